@@ -1,0 +1,54 @@
+//! How answers go out. Handed to callbacks, and to the owner for answers that come later.
+//!
+//! Nothing here fails: an answer to a call that is over is dropped and counted
+//! ([`Stats::late_answers`](super::Stats::late_answers)), and what can not be sent now is kept,
+//! within [`Limits::parked_bytes_max`](super::Limits::parked_bytes_max).
+
+use super::connection::Sender;
+use super::{Code, StreamId};
+
+/// Writes answers into a connection's output.
+#[derive(Debug)]
+pub struct Responder<'a> {
+    sender: &'a mut Sender,
+}
+
+impl<'a> Responder<'a> {
+    pub(crate) fn new(sender: &'a mut Sender) -> Self {
+        Self { sender }
+    }
+
+    /// Answers a call with one message and status OK, and finishes it. `encode` appends the message
+    /// to the buffer it is given, which is the connection's output itself, and must not touch what
+    /// is in it. Not called if the call is over.
+    #[inline]
+    pub fn unary(&mut self, stream: StreamId, encode: impl FnOnce(&mut Vec<u8>)) {
+        self.sender.unary(stream, encode);
+    }
+
+    /// Finishes a call with an error. `message` is plain text; it is percent-encoded as gRPC asks.
+    pub fn error(&mut self, stream: StreamId, code: Code, message: &str) {
+        self.sender.finish(stream, code, message);
+    }
+
+    /// Sends one message of a stream; `encode` as in [`unary`](Self::unary).
+    pub fn message(&mut self, stream: StreamId, encode: impl FnOnce(&mut Vec<u8>)) {
+        self.sender.message(stream, encode);
+    }
+
+    /// Ends a stream with a status, after all messages given before.
+    pub fn finish(&mut self, stream: StreamId, code: Code, message: &str) {
+        self.sender.finish(stream, code, message);
+    }
+
+    /// Whether the call can still be answered.
+    pub fn is_open(&self, stream: StreamId) -> bool {
+        self.sender.is_open(stream)
+    }
+
+    /// Bytes of this call's messages that wait for flow control. A stream's source should pause
+    /// above a bound of its own.
+    pub fn backlog_bytes(&self, stream: StreamId) -> usize {
+        self.sender.backlog_bytes(stream)
+    }
+}

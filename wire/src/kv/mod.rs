@@ -1,0 +1,25 @@
+//! The hot path of the key-value service: requests decoded by borrowing, replies encoded straight into the output buffer.
+//!
+//! Always true: decoding allocates nothing and copies no key or value; every decoder accepts exactly what the protobuf
+//! rules accept (unknown fields skipped, last scalar wins, repeated singular messages merge); encoders write the bytes
+//! another protobuf library would write for the same message, fields in number order and zero fields left out.
+//! Called by the net cores (decode, frame) and the apply core (encode). Does not check what a request means.
+
+mod decode;
+mod encode;
+mod field;
+mod key_value;
+mod request;
+mod size;
+mod txn;
+
+pub use decode::DecodeError;
+pub use encode::{
+    ReplyKind, ResponseHeader, TxnReply, put_compaction_response, put_delete_range_response,
+    put_deleted_prev_kv, put_put_response, put_range_end, put_range_header, put_range_kv,
+    put_range_kv_parts, put_range_stream_response, range_kv_len,
+};
+pub use key_value::{KeyValueParts, KeyValueRef};
+pub use request::{CompactionRequestRef, DeleteRangeRequestRef, PutRequestRef, RangeRequestRef};
+pub use size::{RequestEnvelope, etcd_request_bytes};
+pub use txn::{CompareRef, CompareUnion, OpRef, TXN_DEPTH_MAX, TxnLens, TxnRequestRef};
