@@ -1,1 +1,4 @@
-//! Placeholder for the crate root.
+//! What a member keeps. Always true here: nothing knows the network or Raft roles.
+
+pub mod device;
+pub mod wal;

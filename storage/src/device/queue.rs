@@ -1,0 +1,130 @@
+//! Asynchronous durable writes: the only part of the device a serving core touches.
+//!
+//! What is always true here
+//! - A [`WriteOp`] owns its buffer; the buffer comes back in the [`Completion`] or, if the
+//!   operation could not be started, in the error. Dropping the queue waits for what is in flight.
+//! - A completion with `Ok(bytes)` means those bytes are durable, not merely written.
+//! - Completions carry the operation's token; their order is not promised beyond depth 1.
+//!
+//! Called by the log driver on the log core. Does not decide what to write or when to stop.
+
+use std::io;
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::sync::{Arc, OnceLock};
+
+use super::buffer::AlignedBuffer;
+use super::directory::DirectoryLock;
+
+/// Position in the queue's table of attached files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FileSlot(pub u16);
+
+/// A file opened for group writes.
+#[derive(Debug)]
+pub struct GroupFile {
+    /// Its name in the folder.
+    pub name: String,
+    /// Whether writes to it bypass the page cache.
+    pub is_direct: bool,
+    /// The descriptor; `None` on simulated disks.
+    pub(super) fd: Option<OwnedFd>,
+}
+
+/// One durable write.
+#[derive(Debug)]
+pub struct WriteOp {
+    /// Chosen by the caller, returned with the completion.
+    pub token: u64,
+    /// Which attached file.
+    pub slot: FileSlot,
+    /// Block-aligned position in the file.
+    pub offset: u64,
+    /// How much of the buffer to write, a block multiple.
+    pub bytes: usize,
+    /// Owned by the operation until it completes.
+    pub buffer: AlignedBuffer,
+}
+
+/// The end of one [`WriteOp`].
+#[derive(Debug)]
+pub struct Completion {
+    /// The operation as it was submitted, with its buffer.
+    pub op: WriteOp,
+    /// Durable bytes; fewer than `op.bytes` is a failed write.
+    pub result: io::Result<usize>,
+}
+
+/// How to build a queue.
+#[derive(Clone, Debug)]
+pub struct QueueOptions {
+    /// Operations in flight at once, at most. The log uses 1.
+    pub depth_max: u16,
+    /// Files attached at once, at most.
+    pub files_max: u16,
+    /// Buffers to allocate and register; they count against the locked-memory limit.
+    pub buffers: u16,
+    /// Size of each, rounded up to whole blocks.
+    pub buffer_bytes: usize,
+}
+
+/// What a queue turned out to be, for the start-up report.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct QueueReport {
+    /// Which driver.
+    pub driver: &'static str,
+    /// Whether files are registered with the kernel.
+    pub has_registered_files: bool,
+    /// Whether buffers are registered with the kernel.
+    pub has_registered_buffers: bool,
+    /// Why something fell back, with the remedy, one sentence each.
+    pub notes: Vec<String>,
+}
+
+/// Submits durable writes and reports their ends.
+///
+/// `poll_completions` can change its answer only after a `submit_write`, or once the descriptor of
+/// `event_fd` has become readable.
+pub trait WriteQueue: Send {
+    /// Puts a file into the table, replacing what the slot held. No write may be in flight there.
+    fn attach(&mut self, slot: FileSlot, file: GroupFile) -> io::Result<()>;
+
+    /// Hands out the registered buffers; the second call returns none.
+    fn take_buffers(&mut self) -> Vec<AlignedBuffer>;
+
+    /// Keeps `lock` until every operation in flight has ended, also if the process dies.
+    fn guard(&mut self, lock: DirectoryLock) -> io::Result<()>;
+
+    /// Starts a write. On error nothing was started and the operation comes back.
+    fn submit_write(&mut self, op: WriteOp) -> Result<(), (io::Error, WriteOp)>;
+
+    /// Moves ended operations to `out`, without waiting; returns how many.
+    fn poll_completions(&mut self, out: &mut Vec<Completion>) -> usize;
+
+    /// Waits until at least one operation has ended, if any is in flight. For startup, shutdown
+    /// and measurements; a serving core waits on `event_fd` instead.
+    fn wait(&mut self) -> io::Result<()>;
+
+    /// Becomes readable when an operation ends or a [`Waker`] is rung. `None` on simulated disks.
+    fn event_fd(&self) -> Option<BorrowedFd<'_>>;
+
+    /// Clears the readable state of `event_fd`.
+    fn clear_event(&mut self);
+
+    /// Makes `event_fd` readable from another thread.
+    fn waker(&self) -> Waker;
+
+    /// From now on every end of an operation, and every ring of a [`Waker`], also sends one byte to
+    /// `socket`, for a core whose runtime waits on sockets alone. Simulated disks ignore it.
+    fn wake_through(&mut self, socket: BorrowedFd<'_>) -> io::Result<()>;
+
+    /// What this queue turned out to be.
+    fn report(&self) -> QueueReport;
+}
+
+/// Rings a queue's event descriptor from another thread.
+#[derive(Clone)]
+pub struct Waker {
+    pub(super) event: Option<Arc<OwnedFd>>,
+    /// Set by [`WriteQueue::wake_through`].
+    pub(super) socket: Arc<OnceLock<OwnedFd>>,
+}
