@@ -1,5 +1,13 @@
-//! What a member keeps. Always true here: nothing knows the network or Raft roles.
+//! What a member keeps: write-ahead log, B+tree file and MVCC store.
+//!
+//! In reading order: [`device`] (files, real and simulated), [`wal`] (what was acknowledged),
+//! [`tree`] (the database file in bbolt's format), [`mvcc`] (etcd's revisions over it), [`command`]
+//! (the payload of a log entry, read in place).
+//!
+//! Always true here: nothing knows the network, Raft roles or the client API's messages.
 
+pub mod command;
 pub mod device;
+pub mod mvcc;
 pub mod tree;
 pub mod wal;
