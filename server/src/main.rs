@@ -1,2 +1,30 @@
-//! Placeholder.
-fn main() {}
+//! The `pilaster` program: a metadata store that speaks the etcd v3 API.
+//!
+//! In reading order: [`config`] (flags, environment, file), [`start`] (from files to running cores),
+//! [`runtime`] (what a core needs from the world), [`pipeline`] (the rings between stages), [`net`],
+//! [`log`], [`apply`] (the stages), [`kv`] and [`services`] (what calls mean), [`store`] (how [`kv`]
+//! reaches the MVCC store), [`http1`], [`tls`], [`metrics`], [`logging`].
+
+mod apply;
+mod config;
+mod fatal;
+mod http1;
+mod identity;
+mod kv;
+mod log;
+mod logging;
+mod metrics;
+mod net;
+mod pipeline;
+mod runtime;
+mod services;
+mod start;
+mod store;
+mod tls;
+mod version;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    start::run()
+}

@@ -1,0 +1,127 @@
+//! Compaction: in slices beside the requests, and by itself on a schedule.
+//!
+//! Always true here: one slice at a time, with a pause after it, so that compaction of any size never
+//! holds the core; what a crash interrupted goes on at the next start; scheduled compactions go
+//! through the log like a client's, and only a leader proposes them.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use storage::command::{Body, Compact};
+use storage::mvcc::CompactProgress;
+
+use crate::config::AutoCompaction;
+use crate::runtime::sleep;
+
+use super::schedule::PeriodicRule;
+use super::stage::ApplyStage;
+
+/// etcd looks at the revision rule this often.
+const REVISION_INTERVAL: Duration = Duration::from_secs(5 * 60);
+
+impl ApplyStage {
+    /// The background task that removes what compactions made obsolete.
+    pub async fn compact_in_slices(stage: Rc<RefCell<ApplyStage>>) {
+        let (budget, pause, signal) = {
+            let stage = stage.borrow();
+            let settings = stage.settings();
+            (
+                settings.compaction_keys,
+                settings.compaction_pause,
+                stage.compaction.clone(),
+            )
+        };
+        loop {
+            let progress = stage.borrow_mut().compaction_slice(budget);
+            match progress {
+                CompactProgress::Working => sleep(pause).await,
+                CompactProgress::Idle | CompactProgress::Waiting => signal.wait().await,
+                CompactProgress::Finished { .. } => {}
+            }
+        }
+    }
+
+    fn compaction_slice(&mut self, budget: usize) -> CompactProgress {
+        let begun_ns = self.clock.now_ns();
+        let progress = self.store.compact_step(budget);
+        self.book_slice(begun_ns, progress);
+        if let CompactProgress::Finished { revision } = progress {
+            tracing::info!(revision, "finished compaction");
+            self.on_compacted(revision);
+        }
+        if self.store.must_commit() {
+            self.start_commit();
+        }
+        self.finish_pass();
+        progress
+    }
+
+    fn book_slice(&mut self, begun_ns: u64, progress: CompactProgress) {
+        let milliseconds = |ns: u64| ns as f64 / 1e6;
+        let now_ns = self.clock.now_ns();
+        let histograms = &self.metrics.histograms;
+        if let CompactProgress::Working | CompactProgress::Finished { .. } = progress {
+            let began_ns = *self.compacting_since_ns.get_or_insert(begun_ns);
+            histograms
+                .mvcc_db_compaction_pause_ms
+                .observe_value(milliseconds(now_ns - begun_ns));
+            let counters = &self.metrics.counters;
+            counters
+                .mvcc_db_compaction_keys
+                .set(self.store.compacted_revisions());
+            if let CompactProgress::Finished { .. } = progress {
+                let all = milliseconds(now_ns - began_ns);
+                histograms.mvcc_db_compaction_total_ms.observe_value(all);
+                let unix = SystemTime::now()
+                    .duration_since(UNIX_EPOCH)
+                    .unwrap_or_default();
+                self.metrics
+                    .gauges()
+                    .mvcc_db_compaction_last
+                    .set(unix.as_secs() as i64);
+                self.compacting_since_ns = None;
+            }
+        }
+    }
+
+    /// Proposes compactions by etcd's two rules.
+    pub async fn compact_by_schedule(stage: Rc<RefCell<ApplyStage>>, rule: AutoCompaction) {
+        match rule {
+            AutoCompaction::Off => {}
+            AutoCompaction::Revision(kept) => loop {
+                sleep(REVISION_INTERVAL).await;
+                let mut stage = stage.borrow_mut();
+                let revision = stage.store.revision() - kept;
+                stage.propose_compaction(revision);
+            },
+            AutoCompaction::Periodic(period) => Self::compact_periodically(stage, period).await,
+        }
+    }
+
+    async fn compact_periodically(stage: Rc<RefCell<ApplyStage>>, period: Duration) {
+        let mut rule = PeriodicRule::new(period);
+        loop {
+            rule.begin(stage.borrow().store.revision());
+            sleep(rule.sample_interval()).await;
+            if let Some(revision) = rule.end()
+                && stage.borrow_mut().propose_compaction(revision)
+            {
+                rule.succeeded(revision);
+            }
+        }
+    }
+
+    fn propose_compaction(&mut self, revision: i64) -> bool {
+        let leads = self.shared.leader() == self.shared.member_id;
+        if !leads || revision <= 0 || revision <= self.store.compact_revision() {
+            return false;
+        }
+        self.propose(Body::Compact(Compact {
+            revision,
+            physical: false,
+        }));
+        self.finish_pass();
+        true
+    }
+}

@@ -1,0 +1,18 @@
+//! The apply core: the single writer of the state machine.
+//!
+//! Committed entries come in order through one ring. Each is interpreted against the store, its
+//! reply is encoded into the batch of the net core that proposed it, and at the end of a pass the
+//! new revision, the applied index and the replies are published together. Beside that run, in
+//! slices and on timers: group commits, compaction, the member's own proposals.
+//!
+//! Always true here: entries are applied once, in order, without gap; the outcome depends on the
+//! entry and the store alone (no clock, no randomness); the disk is never waited for.
+
+pub mod cluster;
+mod committer;
+mod compaction;
+mod schedule;
+mod stage;
+
+pub use committer::Committer;
+pub use stage::{ApplyParts, ApplySettings, ApplyStage};

@@ -1,0 +1,510 @@
+//! Turns raw values into the checked `Config`: fills defaults, ties flags together, refuses contradictions.
+//!
+//! Always true here: refusals use etcd's words where etcd refuses the same; what etcd has and this version
+//! lacks is refused by name, never dropped. Nothing is opened or bound; files named by flags are only read
+//! later, by the modules that need them.
+//!
+//! Called once by `start`, for values from flags and from a file alike; `check_bootstrap` once more, only
+//! when the data directory is still empty.
+
+use std::net::ToSocketAddrs;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::checked::{AutoCompaction, ClusterState, Config, CoreChoice, Keepalive, Quota};
+use super::flags::Support;
+use super::raw::RawConfig;
+use super::urls::{self, Url};
+use super::values;
+use super::{Notice, Refusal};
+use crate::logging::{LogConfig, LogFormat, LogLevel, LogOutput};
+use crate::tls::{TlsFiles, TlsVersion};
+
+const ELECTION_TIMEOUT_MS_MAX: i64 = 50_000;
+const REQUEST_BYTES_RECOMMENDED_MAX: i64 = 10 * 1024 * 1024;
+const QUOTA_BYTES_DEFAULT: u64 = 2 << 30;
+const QUOTA_BYTES_RECOMMENDED_MAX: u64 = 8 << 30;
+const DEFAULT_NAME: &str = "default";
+
+pub(super) fn check(raw: &RawConfig, notices: &mut Vec<Notice>) -> Result<Config, Refusal> {
+    check_support(raw, notices)?;
+    note_ineffective(raw, notices);
+    let log = log_config(raw)?;
+    // Nothing listens there yet; what cannot be right is refused all the same.
+    listen_urls(raw, "listen-peer-urls")?;
+    let listen_client_urls = listen_urls(raw, "listen-client-urls")?;
+    let initial_advertise_peer_urls = raw.urls("initial-advertise-peer-urls");
+    check_hosts(&initial_advertise_peer_urls).map_err(|why| {
+        Refusal::new(format!(
+            r#"--initial-advertise-peer-urls "{}" must be "host:port" ({why})"#,
+            urls::joined(&initial_advertise_peer_urls)
+        ))
+    })?;
+    let advertise_client_urls = raw.urls("advertise-client-urls");
+    check_hosts(&advertise_client_urls).map_err(|why| {
+        Refusal::new(format!(
+            r#"--advertise-client-urls "{}" must be in the format "host:port", "unix:/path/to/socket" or "unixs:/path/to/socket" ({why})"#,
+            urls::joined(&advertise_client_urls)
+        ))
+    })?;
+    let (heartbeat_interval, election_timeout) = raft_times(raw)?;
+    // In a file, as with etcd, the default advertised URLs stay.
+    let advertises = raw.is_from_file || raw.is_given("advertise-client-urls");
+    if raw.is_given("listen-client-urls") && !advertises {
+        return Err(Refusal::new(
+            "--advertise-client-urls is required when --listen-client-urls is set explicitly",
+        ));
+    }
+    let auto_compaction = auto_compaction(raw)?;
+    let name = raw.text("name").to_owned();
+    if name == DEFAULT_NAME {
+        notices.push(Notice::warning(
+            "the member has the default name; set --name, or members of one cluster get confused",
+        ));
+    }
+    let client_tls = client_tls(raw, &listen_client_urls, notices)?;
+    let data_dir = match raw.text("data-dir") {
+        "" => PathBuf::from(format!("{name}.etcd")),
+        path => PathBuf::from(path),
+    };
+    let wal_dir = match raw.text("wal-dir") {
+        "" => data_dir.join("member").join("wal"),
+        path => PathBuf::from(path),
+    };
+    let cores = match raw.text("cores") {
+        "auto" => CoreChoice::Auto,
+        list => CoreChoice::List(values::parse_cores(list).expect("spelling was checked")),
+    };
+    Ok(Config {
+        initial_cluster: initial_cluster(raw, &name, &initial_advertise_peer_urls)?,
+        initial_cluster_state: match raw.text("initial-cluster-state") {
+            "existing" => ClusterState::Existing,
+            _ => ClusterState::New,
+        },
+        initial_cluster_token: raw.text("initial-cluster-token").to_owned(),
+        snapshot_count: raw.integer("snapshot-count") as u64,
+        heartbeat_interval,
+        election_timeout,
+        pre_vote: raw.bool("pre-vote"),
+        quota: quota(raw, notices),
+        backend_batch_interval: duration(raw, "backend-batch-interval", 100)?,
+        backend_batch_limit: count(raw, "backend-batch-limit", 10_000)?,
+        txn_ops_max: raw.integer("max-txn-ops") as usize,
+        request_bytes_max: request_bytes(raw, notices),
+        streams_max: u32::try_from(raw.integer("max-concurrent-streams"))
+            .expect("spelling was checked"),
+        keepalive: Keepalive {
+            client_ping_interval_min: duration(raw, "grpc-keepalive-min-time", 0)?,
+            server_ping_interval: non_zero(duration(raw, "grpc-keepalive-interval", 0)?),
+            server_ping_timeout: non_zero(duration(raw, "grpc-keepalive-timeout", 0)?),
+        },
+        auto_compaction,
+        compaction_batch_limit: count(raw, "compaction-batch-limit", 1000)?,
+        compaction_sleep_interval: duration(raw, "compaction-sleep-interval", 10)?,
+        socket_reuse_port: raw.bool("socket-reuse-port"),
+        warning_apply_duration: duration(raw, "warning-apply-duration", 0)?,
+        warning_unary_request_duration: duration(raw, "warning-unary-request-duration", 300)?,
+        metrics_extensive: metrics_extensive(raw)?,
+        memory_mlock: raw.bool("memory-mlock"),
+        name,
+        data_dir,
+        wal_dir,
+        listen_client_urls,
+        advertise_client_urls,
+        initial_advertise_peer_urls,
+        client_tls,
+        log,
+        cores,
+    })
+}
+
+/// Flags this version lacks: their defaults pass, anything else is refused with the reason.
+fn check_support(raw: &RawConfig, notices: &mut Vec<Notice>) -> Result<(), Refusal> {
+    for (flag, text) in raw.given() {
+        let is_default = text == flag.default
+            || values::parse_bool(text).is_ok_and(|given| {
+                values::parse_bool(flag.default) == Ok(given)
+                    && flag.kind == super::flags::Kind::Bool
+            });
+        match flag.support {
+            Support::Later if !is_default => {
+                return Err(Refusal::new(format!(
+                    "--{}={text} is known from etcd but not in this version: {}; \
+                     remove it, or set the default {:?}",
+                    flag.name, flag.help, flag.default
+                )));
+            }
+            Support::Absent if is_default => notices.push(Notice::warning(format!(
+                "--{}={text} is known from etcd but not in this version: {}",
+                flag.name, flag.help
+            ))),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Switches that are accepted either way and change nothing here, with the reason.
+const INEFFECTIVE: [(&str, &str); 3] = [
+    (
+        "initial-election-tick-advance",
+        "a member that is alone campaigns at once",
+    ),
+    ("strict-reconfig-check", "membership cannot change yet"),
+    (
+        "socket-reuse-address",
+        "listeners always have SO_REUSEADDR, as etcd's do",
+    ),
+];
+
+fn note_ineffective(raw: &RawConfig, notices: &mut Vec<Notice>) {
+    for (name, why) in INEFFECTIVE {
+        let flag = super::flags::find(name).expect("it is in the table");
+        let given = raw.bool(name);
+        if values::parse_bool(flag.default) != Ok(given) {
+            notices.push(Notice::warning(format!(
+                "--{name}={given} has no effect: {why}"
+            )));
+        }
+    }
+}
+
+fn log_config(raw: &RawConfig) -> Result<LogConfig, Refusal> {
+    match raw.text("logger") {
+        "zap" => {}
+        "capnslog" => return Err(Refusal::new("--logger=capnslog is removed in v3.5")),
+        other => return Err(Refusal::new(format!("unknown logger option {other:?}"))),
+    }
+    let format = match raw.text("log-format") {
+        "json" | "" => LogFormat::Json,
+        "console" => LogFormat::Console,
+        other => {
+            return Err(Refusal::new(format!(
+                "unknown log format: {other}, supported values json, console"
+            )));
+        }
+    };
+    let names = raw.list("log-outputs");
+    if names.len() > 1 && names.iter().any(|name| name == "default") {
+        return Err(Refusal::new(
+            r#"multi logoutput for "default" is not supported yet"#,
+        ));
+    }
+    let mut outputs = Vec::new();
+    for name in names {
+        let output = match name.as_str() {
+            "default" | "stderr" => LogOutput::Stderr,
+            "stdout" => LogOutput::Stdout,
+            "systemd/journal" => {
+                return Err(Refusal::new(
+                    "--log-outputs=systemd/journal is known from etcd but not in this version; \
+                     use stderr, which systemd writes to the journal",
+                ));
+            }
+            path => LogOutput::File(path.into()),
+        };
+        if !outputs.contains(&output) {
+            outputs.push(output);
+        }
+    }
+    // As in etcd, naming the null device anywhere silences everything.
+    if outputs.contains(&LogOutput::File("/dev/null".into())) {
+        outputs.clear();
+    }
+    let level = match raw.text("log-level") {
+        "debug" => LogLevel::Debug,
+        "warn" => LogLevel::Warn,
+        "error" => LogLevel::Error,
+        "panic" => LogLevel::Panic,
+        "fatal" => LogLevel::Fatal,
+        _ => LogLevel::Info,
+    };
+    Ok(LogConfig {
+        level,
+        format,
+        outputs,
+    })
+}
+
+/// Listeners need an address, not a name; `localhost` is the one name allowed.
+fn listen_urls(raw: &RawConfig, name: &str) -> Result<Vec<Url>, Refusal> {
+    let urls = raw.urls(name);
+    for url in &urls {
+        if url.is_unix() {
+            return Err(Refusal::new(format!(
+                "--{name}={url}: unix sockets are known from etcd but not in this version; use http or https"
+            )));
+        }
+        if url.host != "localhost" && url.ip().is_none() {
+            return Err(Refusal::new(format!(
+                "expected IP in URL for binding ({url})"
+            )));
+        }
+    }
+    Ok(urls)
+}
+
+fn check_hosts(urls: &[Url]) -> Result<(), String> {
+    match urls
+        .iter()
+        .find(|url| !url.is_unix() && url.host.is_empty())
+    {
+        Some(url) => Err(format!("unexpected empty host ({url})")),
+        None => Ok(()),
+    }
+}
+
+fn raft_times(raw: &RawConfig) -> Result<(Duration, Duration), Refusal> {
+    let heartbeat = raw.integer("heartbeat-interval");
+    let election = raw.integer("election-timeout");
+    let refuse = |text: String| Err(Refusal::new(text));
+    if heartbeat == 0 {
+        return refuse("--heartbeat-interval must be >0 (set to 0ms)".to_owned());
+    }
+    if election == 0 {
+        return refuse("--election-timeout must be >0 (set to 0ms)".to_owned());
+    }
+    if heartbeat.saturating_mul(5) > election {
+        return refuse(format!(
+            "--election-timeout[{election}ms] should be at least as 5 times as --heartbeat-interval[{heartbeat}ms]"
+        ));
+    }
+    if election > ELECTION_TIMEOUT_MS_MAX {
+        return refuse(format!(
+            "--election-timeout[{election}ms] is too long, and should be set less than {ELECTION_TIMEOUT_MS_MAX}ms"
+        ));
+    }
+    Ok((
+        Duration::from_millis(heartbeat as u64),
+        Duration::from_millis(election as u64),
+    ))
+}
+
+fn auto_compaction(raw: &RawConfig) -> Result<AutoCompaction, Refusal> {
+    let by_revision = match raw.text("auto-compaction-mode") {
+        "periodic" => false,
+        "revision" => true,
+        "" => return Err(Refusal::new("undefined auto-compaction-mode")),
+        other => {
+            return Err(Refusal::new(format!(
+                "unknown auto-compaction-mode {other:?}"
+            )));
+        }
+    };
+    let text = raw.text("auto-compaction-retention");
+    let refuse = |why: String| Refusal::new(format!("error parsing CompactionRetention: {why}"));
+    // A plain number counts revisions or hours; anything else is a duration, in either mode.
+    let nanoseconds = match text.parse::<u32>() {
+        Ok(0) => return Ok(AutoCompaction::Off),
+        Ok(count) if by_revision => return Ok(AutoCompaction::Revision(count.into())),
+        Ok(hours) => {
+            return Ok(AutoCompaction::Periodic(Duration::from_secs(
+                u64::from(hours) * 3600,
+            )));
+        }
+        Err(_) => values::parse_duration_ns(text)
+            .map_err(|_| refuse(format!("time: invalid duration {text:?}")))?,
+    };
+    match u64::try_from(nanoseconds) {
+        Ok(0) => Ok(AutoCompaction::Off),
+        Ok(_) if by_revision => Ok(AutoCompaction::Revision(nanoseconds)),
+        Ok(nanoseconds) => Ok(AutoCompaction::Periodic(Duration::from_nanos(nanoseconds))),
+        Err(_) => Err(refuse(format!("time: negative duration {text:?}"))),
+    }
+}
+
+fn client_tls(
+    raw: &RawConfig,
+    listen: &[Url],
+    notices: &mut Vec<Notice>,
+) -> Result<Option<TlsFiles>, Refusal> {
+    let (cert, key) = (raw.text("cert-file"), raw.text("key-file"));
+    if cert.is_empty() != key.is_empty() {
+        return Err(Refusal::new(format!(
+            "KeyFile and CertFile must both be present[key: {key}, cert: {cert}]"
+        )));
+    }
+    let client_cert_auth = raw.bool("client-cert-auth");
+    for url in listen {
+        if url.is_tls() && cert.is_empty() {
+            return Err(Refusal::new(format!(
+                "TLS key/cert (--cert-file, --key-file) must be provided for client url {url} with HTTPS scheme"
+            )));
+        }
+        if !url.is_tls() && !cert.is_empty() {
+            notices.push(Notice::warning(format!(
+                "scheme is http while key and cert files are present; they are not used for {url}"
+            )));
+        }
+        if !url.is_tls() && client_cert_auth {
+            notices.push(Notice::warning(format!(
+                "scheme is http while --client-cert-auth is enabled; it has no effect for {url}"
+            )));
+        }
+    }
+    if !listen.iter().any(Url::is_tls) {
+        return Ok(None);
+    }
+    let ca = raw.text("trusted-ca-file");
+    Ok(Some(TlsFiles {
+        cert_file: cert.into(),
+        key_file: key.into(),
+        trusted_ca_file: (!ca.is_empty()).then(|| ca.into()),
+        client_cert_auth,
+        min_version: match raw.text("tls-min-version") {
+            "TLS1.3" => TlsVersion::V1_3,
+            _ => TlsVersion::V1_2,
+        },
+    }))
+}
+
+/// When only a name was given, it is the name of the one member.
+fn initial_cluster(
+    raw: &RawConfig,
+    name: &str,
+    advertised: &[Url],
+) -> Result<Vec<(String, Vec<Url>)>, Refusal> {
+    let text = raw.text("initial-cluster");
+    let default = super::flags::find("initial-cluster")
+        .expect("it is in the table")
+        .default;
+    if name != DEFAULT_NAME && text == default {
+        return Ok(vec![(name.to_owned(), advertised.to_vec())]);
+    }
+    urls::parse_cluster(text).map_err(|why| Refusal::new(format!("--initial-cluster: {why}")))
+}
+
+fn quota(raw: &RawConfig, notices: &mut Vec<Notice>) -> Quota {
+    let given = raw.integer("quota-backend-bytes");
+    match u64::try_from(given) {
+        Ok(0) => Quota::Bytes(QUOTA_BYTES_DEFAULT),
+        Ok(bytes) => {
+            if bytes > QUOTA_BYTES_RECOMMENDED_MAX {
+                notices.push(Notice::warning(format!(
+                    "--quota-backend-bytes={bytes} is more than the {QUOTA_BYTES_RECOMMENDED_MAX} bytes etcd recommends"
+                )));
+            }
+            Quota::Bytes(bytes)
+        }
+        Err(_) => Quota::Off(given),
+    }
+}
+
+fn request_bytes(raw: &RawConfig, notices: &mut Vec<Notice>) -> usize {
+    let bytes = raw.integer("max-request-bytes");
+    if bytes > REQUEST_BYTES_RECOMMENDED_MAX {
+        notices.push(Notice::warning(format!(
+            "--max-request-bytes={bytes} is more than the {REQUEST_BYTES_RECOMMENDED_MAX} bytes etcd recommends"
+        )));
+    }
+    bytes as usize
+}
+
+fn metrics_extensive(raw: &RawConfig) -> Result<bool, Refusal> {
+    match raw.text("metrics") {
+        "basic" | "" => Ok(false),
+        "extensive" => Ok(true),
+        other => Err(Refusal::new(format!(
+            "--metrics={other} is neither basic nor extensive; give one of these"
+        ))),
+    }
+}
+
+/// A duration whose zero means this many milliseconds.
+fn duration(raw: &RawConfig, name: &str, default_ms: u64) -> Result<Duration, Refusal> {
+    let ns = u64::try_from(raw.duration_ns(name))
+        .map_err(|_| Refusal::new(format!("--{name}={} must not be negative", raw.text(name))))?;
+    Ok(if ns == 0 {
+        Duration::from_millis(default_ms)
+    } else {
+        Duration::from_nanos(ns)
+    })
+}
+
+/// A count whose zero means this default.
+fn count(raw: &RawConfig, name: &str, default: usize) -> Result<usize, Refusal> {
+    let given = usize::try_from(raw.integer(name))
+        .map_err(|_| Refusal::new(format!("--{name}={} must not be negative", raw.text(name))))?;
+    Ok(if given == 0 { default } else { given })
+}
+
+fn non_zero(duration: Duration) -> Option<Duration> {
+    (!duration.is_zero()).then_some(duration)
+}
+
+impl Config {
+    /// The checks that matter only while the data directory is empty; a used one remembers its cluster.
+    /// May look names up, so that `localhost` and its address count as the same.
+    pub fn check_bootstrap(&self) -> Result<(), Refusal> {
+        let own = self
+            .initial_cluster
+            .iter()
+            .find(|(name, _)| *name == self.name);
+        let Some((_, listed)) = own else {
+            return Err(Refusal::new(format!(
+                "couldn't find local name {:?} in the initial cluster configuration",
+                self.name
+            )));
+        };
+        let advertised = &self.initial_advertise_peer_urls;
+        if listed != advertised && !same_addresses(listed, advertised) {
+            let shown = urls::joined(advertised);
+            let missing: Vec<String> = listed
+                .iter()
+                .filter(|url| !advertised.contains(url))
+                .map(|url| format!("{}={url}", self.name))
+                .collect();
+            return Err(Refusal::new(if missing.is_empty() {
+                format!(
+                    "--initial-advertise-peer-urls has {shown} but missing from --initial-cluster={}={}",
+                    self.name,
+                    urls::joined(listed)
+                )
+            } else {
+                format!(
+                    "--initial-cluster has {} but missing from --initial-advertise-peer-urls={shown}",
+                    missing.join(",")
+                )
+            }));
+        }
+        if self.initial_cluster.len() > 1 {
+            return Err(Refusal::new(format!(
+                "--initial-cluster names {} members; clusters of several members are not in this version",
+                self.initial_cluster.len()
+            )));
+        }
+        if self.initial_cluster_state == ClusterState::Existing {
+            return Err(Refusal::new(
+                "--initial-cluster-state=existing: joining a cluster is not in this version; \
+                 give the data directory of a member, or start with new",
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// Addresses behind the URLs, sorted; `None` if a name has none.
+fn resolved(urls: &[Url]) -> Option<Vec<std::net::SocketAddr>> {
+    let mut all = Vec::new();
+    for url in urls {
+        let found: Vec<_> = (url.host.as_str(), url.port)
+            .to_socket_addrs()
+            .ok()?
+            .collect();
+        // One address per name, as when etcd compares: the first IPv4 one, else the first.
+        all.push(
+            *found
+                .iter()
+                .find(|address| address.is_ipv4())
+                .or(found.first())?,
+        );
+    }
+    all.sort_unstable();
+    Some(all)
+}
+
+/// The same addresses under two spellings; names that cannot be looked up are the same as nothing.
+fn same_addresses(a: &[Url], b: &[Url]) -> bool {
+    let (a, b) = (resolved(a), resolved(b));
+    a.is_some() && a == b
+}

@@ -1,0 +1,562 @@
+//! Configuration end to end: arguments, environment and file in, `Config` or a refusal out.
+
+use std::ffi::OsString;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::time::Duration;
+
+use super::data_dir::DataDirError;
+use super::*;
+
+fn begin(args: &[&str], variables: &[(&str, &str)]) -> Start {
+    let os = |text: &&str| OsString::from(*text);
+    start(
+        args.iter().map(os),
+        variables.iter().map(|(name, value)| (os(name), os(value))),
+    )
+}
+
+#[track_caller]
+fn run(args: &[&str], variables: &[(&str, &str)]) -> (Config, Vec<Notice>) {
+    match begin(args, variables) {
+        Start::Run { config, notices } => (*config, notices),
+        other => panic!("expected a start, got {other:?}"),
+    }
+}
+
+#[track_caller]
+fn config(args: &[&str]) -> Config {
+    run(args, &[]).0
+}
+
+#[track_caller]
+fn refused(args: &[&str], variables: &[(&str, &str)]) -> Refusal {
+    match begin(args, variables) {
+        Start::Refuse(refusal) => refusal,
+        other => panic!("expected a refusal, got {other:?}"),
+    }
+}
+
+/// Refused with exit code 1 and exactly this text.
+#[track_caller]
+fn refused_as(args: &[&str], text: &str) {
+    assert_eq!(
+        refused(args, &[]),
+        Refusal {
+            text: text.to_owned(),
+            exit_code: 1
+        }
+    );
+}
+
+#[test]
+fn defaults_are_etcds() {
+    let config = config(&[]);
+    assert_eq!(config.name, "default");
+    assert_eq!(config.data_dir, Path::new("default.etcd"));
+    assert_eq!(config.wal_dir, Path::new("default.etcd/member/wal"));
+    assert_eq!(
+        config.listen_client_urls[0].to_string(),
+        "http://localhost:2379"
+    );
+    assert_eq!(config.request_bytes_max, 1_572_864);
+    assert_eq!(config.txn_ops_max, 128);
+    assert_eq!(config.streams_max, u32::MAX);
+    assert_eq!(config.quota, Quota::Bytes(2 << 30));
+    assert_eq!(config.backend_batch_interval, Duration::from_millis(100));
+    assert_eq!(config.backend_batch_limit, 10_000);
+    assert_eq!(config.election_ticks(), 10);
+    assert_eq!(config.request_timeout(), Duration::from_secs(7));
+    assert_eq!(config.auto_compaction, AutoCompaction::Off);
+    assert_eq!(
+        config.keepalive.server_ping_interval,
+        Some(Duration::from_secs(7200))
+    );
+    assert_eq!(config.cores, CoreChoice::Auto);
+    assert!(config.client_tls.is_none());
+    config.check_bootstrap().unwrap();
+    let (member, cluster) = config.bootstrap_ids();
+    assert_eq!(member.to_string(), "8e9e05c52164694d");
+    assert_eq!(cluster.to_string(), "cdf818194e3a8c32");
+}
+
+#[test]
+fn gos_flag_spellings_are_accepted() {
+    let config = config(&[
+        "-name=a",
+        "--data-dir",
+        "/x",
+        "-pre-vote=F",
+        "--socket-reuse-port",
+        "--cores=0-1",
+        "--heartbeat-interval",
+        "10",
+        "--election-timeout=0x64",
+        "--",
+    ]);
+    assert_eq!(
+        (config.name.as_str(), config.data_dir.to_str()),
+        ("a", Some("/x"))
+    );
+    assert!(!config.pre_vote && config.socket_reuse_port);
+    assert_eq!(config.cores, CoreChoice::List(vec![0, 1]));
+    assert_eq!(config.election_ticks(), 10);
+    // Only a name: it becomes the one member of the cluster.
+    assert_eq!(config.initial_cluster[0].0, "a");
+    // The last of several wins.
+    assert_eq!(run(&["--name=a", "--name=b"], &[]).0.name, "b");
+    // Ignored flags take an optional value after `=` only.
+    run(&["--force", "--snapshot=3", "--vv"], &[]);
+}
+
+#[test]
+fn a_broken_command_line_prints_the_usage_and_exits_2() {
+    let check = |args: &[&str], expected: &str| {
+        let refusal = refused(args, &[]);
+        assert_eq!(refusal.exit_code, 2, "{refusal}");
+        let (first, usage) = refusal.text.split_once('\n').unwrap();
+        assert_eq!(first, expected);
+        assert!(usage.starts_with("Usage:"));
+    };
+    check(
+        &["--nmae", "x"],
+        "flag provided but not defined: -nmae (did you mean --name?)",
+    );
+    check(
+        &["--zzzzzzzzz"],
+        "flag provided but not defined: -zzzzzzzzz",
+    );
+    check(
+        &["--experimental-compaction-batch-limit=1"],
+        "flag provided but not defined: -experimental-compaction-batch-limit (it is now --compaction-batch-limit)",
+    );
+    check(
+        &["--enable-v2"],
+        "flag provided but not defined: -enable-v2 (etcd removed it)",
+    );
+    check(&["---name=x"], "bad flag syntax: ---name=x");
+    check(&["--name"], "flag needs an argument: -name");
+    check(
+        &["--pre-vote=x"],
+        r#"invalid boolean value "x" for -pre-vote: parse error"#,
+    );
+    check(
+        &["--max-txn-ops=x"],
+        r#"invalid value "x" for flag -max-txn-ops: parse error"#,
+    );
+    check(
+        &["--max-concurrent-streams=4294967296"],
+        r#"invalid value "4294967296" for flag -max-concurrent-streams: value out of range"#,
+    );
+    check(
+        &["--listen-client-urls=localhost"],
+        r#"invalid value "localhost" for flag -listen-client-urls: URL scheme must be http, https, unix, or unixs: localhost"#,
+    );
+}
+
+#[test]
+fn arguments_that_are_no_flags_exit_1() {
+    refused_as(&["start"], r#""start" is not a valid flag"#);
+    refused_as(&["--pre-vote", "false"], r#""false" is not a valid flag"#);
+    refused_as(&["--", "x"], r#""x" is not a valid flag"#);
+}
+
+#[test]
+fn help_and_version_print_and_end() {
+    assert!(matches!(begin(&["--version"], &[]), Start::Print(text) if text == version_text()));
+    for flag in ["-h", "--help"] {
+        let Start::Print(text) = begin(&[flag], &[]) else {
+            panic!("{flag} prints")
+        };
+        assert!(text.contains("--listen-client-urls 'http://localhost:2379'"));
+        assert!(text.contains("--cores 'auto'"));
+        assert!(text.contains("not in this version"));
+    }
+}
+
+#[test]
+fn variables_fill_in_and_conflict() {
+    let (config, notices) = run(
+        &["--data-dir=/x"],
+        &[
+            ("ETCD_NAME", "n"),
+            ("ETCD_MAX_TXN_OPS", "7"),
+            ("ETCD_WAL_DIR", ""),
+            ("NAME", "no"),
+        ],
+    );
+    assert_eq!((config.name.as_str(), config.txn_ops_max), ("n", 7));
+    assert!(notices.contains(&Notice::info(
+        "recognized and used environment variable ETCD_NAME=n"
+    )));
+
+    let refusal = refused(&["--name=n"], &[("ETCD_NAME", "n")]);
+    assert_eq!(refusal.exit_code, 1);
+    assert!(refusal.text.starts_with(
+        "conflicting environment variable ETCD_NAME is shadowed by corresponding command-line flag"
+    ));
+
+    let (_, notices) = run(
+        &[],
+        &[
+            ("ETCD_NMAE", "n"),
+            ("ETCD_VERSION", "1"),
+            ("ETCD_VERIFY", "all"),
+        ],
+    );
+    let warnings: Vec<&str> = notices
+        .iter()
+        .filter(|notice| notice.is_warning && notice.message.contains("environment"))
+        .map(|notice| notice.message.as_str())
+        .collect();
+    assert_eq!(
+        warnings,
+        [
+            "cannot set special environment variable ETCD_VERSION=1",
+            "unrecognized environment variable ETCD_NMAE=n"
+        ]
+    );
+    assert_eq!(
+        refused(&[], &[("ETCD_MAX_TXN_OPS", "x")]).text,
+        r#"invalid value "x" for ETCD_MAX_TXN_OPS: parse error"#
+    );
+}
+
+#[test]
+fn contradictions_are_refused_in_etcds_words() {
+    refused_as(
+        &["--listen-client-urls=http://127.0.0.1:1"],
+        "--advertise-client-urls is required when --listen-client-urls is set explicitly",
+    );
+    refused_as(
+        &["--listen-peer-urls=http://example.com:1"],
+        "expected IP in URL for binding (http://example.com:1)",
+    );
+    refused_as(
+        &["--advertise-client-urls=http://:1"],
+        r#"--advertise-client-urls "http://:1" must be in the format "host:port", "unix:/path/to/socket" or "unixs:/path/to/socket" (unexpected empty host (http://:1))"#,
+    );
+    refused_as(
+        &["--initial-advertise-peer-urls=http://:1"],
+        r#"--initial-advertise-peer-urls "http://:1" must be "host:port" (unexpected empty host (http://:1))"#,
+    );
+    refused_as(
+        &["--heartbeat-interval=0"],
+        "--heartbeat-interval must be >0 (set to 0ms)",
+    );
+    refused_as(
+        &["--election-timeout=0"],
+        "--election-timeout must be >0 (set to 0ms)",
+    );
+    refused_as(
+        &["--election-timeout=400"],
+        "--election-timeout[400ms] should be at least as 5 times as --heartbeat-interval[100ms]",
+    );
+    refused_as(
+        &["--election-timeout=50001"],
+        "--election-timeout[50001ms] is too long, and should be set less than 50000ms",
+    );
+    refused_as(
+        &["--auto-compaction-mode=x"],
+        r#"unknown auto-compaction-mode "x""#,
+    );
+    refused_as(
+        &["--auto-compaction-mode="],
+        "undefined auto-compaction-mode",
+    );
+    refused_as(
+        &["--auto-compaction-retention=x"],
+        r#"error parsing CompactionRetention: time: invalid duration "x""#,
+    );
+    refused_as(
+        &["--logger=capnslog"],
+        "--logger=capnslog is removed in v3.5",
+    );
+    refused_as(
+        &["--log-format=x"],
+        "unknown log format: x, supported values json, console",
+    );
+    refused_as(
+        &["--log-outputs=default,stdout"],
+        r#"multi logoutput for "default" is not supported yet"#,
+    );
+    refused_as(
+        &["--cert-file=c"],
+        "KeyFile and CertFile must both be present[key: , cert: c]",
+    );
+    refused_as(
+        &[
+            "--listen-client-urls=https://127.0.0.1:1",
+            "--advertise-client-urls=https://127.0.0.1:1",
+        ],
+        "TLS key/cert (--cert-file, --key-file) must be provided for client url https://127.0.0.1:1 with HTTPS scheme",
+    );
+}
+
+#[test]
+fn flags_this_version_lacks_are_named_with_the_reason() {
+    refused_as(
+        &["--peer-cert-file=x"],
+        "--peer-cert-file=x is known from etcd but not in this version: there are no peer connections yet; \
+         remove it, or set the default \"\"",
+    );
+    assert!(
+        refused(&["--unsafe-no-fsync"], &[])
+            .text
+            .contains("always durable")
+    );
+    assert!(
+        refused(&["--force-new-cluster"], &[])
+            .text
+            .contains("only one member")
+    );
+    assert!(
+        refused(&[], &[("ETCD_FEATURE_GATES", "AllAlpha=true")])
+            .text
+            .contains("feature gates")
+    );
+    // Their defaults say what happens anyway.
+    run(
+        &[
+            "--unsafe-no-fsync=false",
+            "--enable-pprof=F",
+            "--max-learners=1",
+            "--cors=*",
+        ],
+        &[],
+    );
+    run(&["--enable-grpc-gateway=false"], &[]);
+    let (_, notices) = run(&["--enable-grpc-gateway"], &[]);
+    assert!(
+        notices
+            .iter()
+            .any(|n| n.is_warning && n.message.contains("JSON gateway"))
+    );
+}
+
+#[test]
+fn compaction_retention_takes_counts_hours_and_durations() {
+    let check = |args: &[&str], expected| assert_eq!(config(args).auto_compaction, expected);
+    check(
+        &["--auto-compaction-retention=2"],
+        AutoCompaction::Periodic(Duration::from_secs(7200)),
+    );
+    check(
+        &["--auto-compaction-retention=5m"],
+        AutoCompaction::Periodic(Duration::from_secs(300)),
+    );
+    check(
+        &[
+            "--auto-compaction-mode=revision",
+            "--auto-compaction-retention=1000",
+        ],
+        AutoCompaction::Revision(1000),
+    );
+    check(&["--auto-compaction-mode=revision"], AutoCompaction::Off);
+}
+
+#[test]
+fn large_limits_are_worth_a_warning() {
+    let warned = |arg: &str| {
+        let (config, notices) = run(&["--name=a", arg], &[]);
+        (
+            config,
+            notices.iter().filter(|notice| notice.is_warning).count(),
+        )
+    };
+    assert_eq!(warned("--max-request-bytes=10485760").1, 0);
+    assert_eq!(warned("--max-request-bytes=10485761").1, 1);
+    assert_eq!(warned("--quota-backend-bytes=8589934593").1, 1);
+    let (config, warnings) = warned("--quota-backend-bytes=-1");
+    assert_eq!((config.quota, warnings), (Quota::Off(-1), 0));
+}
+
+#[test]
+fn bootstrap_wants_the_own_name_and_urls() {
+    let check = |args: &[&str], expected: &str| {
+        assert_eq!(config(args).check_bootstrap().unwrap_err().text, expected);
+    };
+    check(
+        &["--initial-cluster=a=http://127.0.0.1:1"],
+        r#"couldn't find local name "default" in the initial cluster configuration"#,
+    );
+    check(
+        &["--initial-cluster=default=http://127.0.0.1:1"],
+        "--initial-cluster has default=http://127.0.0.1:1 but missing from --initial-advertise-peer-urls=http://localhost:2380",
+    );
+    // Two spellings of one address are the same.
+    let twice = "--initial-cluster=default=http://127.0.0.1:2380";
+    config(&[twice, "--initial-advertise-peer-urls=http://localhost:2380"])
+        .check_bootstrap()
+        .unwrap();
+    let several = "--initial-cluster=default=http://localhost:2380,b=http://127.0.0.1:1";
+    assert!(
+        config(&[several])
+            .check_bootstrap()
+            .unwrap_err()
+            .text
+            .contains("names 2 members")
+    );
+}
+
+#[test]
+fn a_file_replaces_flags_and_variables() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("etcd.conf.yml");
+    fs::write(
+        &path,
+        "name: f\n\
+         max-txn-ops: 9\n\
+         backend-batch-interval: 50000000\n\
+         pre-vote: false\n\
+         log-outputs: [stdout, stderr]\n\
+         log-level: debug\n\
+         unknown-key: 1\n\
+         cert-file: ignored-here\n\
+         listen-client-urls: https://127.0.0.1:1\n\
+         advertise-client-urls: https://127.0.0.1:1\n\
+         socket-options:\n  reuse-port: true\n\
+         client-transport-security:\n  cert-file: c\n  key-file: k\n  client-cert-auth: true\n  trusted-ca-file: ca\n",
+    )
+    .unwrap();
+    let path = path.to_str().unwrap();
+    let (config, notices) = run(
+        &["--config-file", path, "--name=x"],
+        &[("ETCD_NAME", "y"), ("ETCD_DATA_DIR", "/z")],
+    );
+    assert_eq!((config.name.as_str(), config.txn_ops_max), ("f", 9));
+    assert_eq!(config.data_dir, Path::new("f.etcd"));
+    assert_eq!(config.backend_batch_interval, Duration::from_millis(50));
+    assert!(!config.pre_vote && config.socket_reuse_port);
+    assert_eq!(config.log.outputs.len(), 2);
+    let tls = config.client_tls.unwrap();
+    assert_eq!(tls.cert_file, Path::new("c"));
+    assert_eq!(tls.trusted_ca_file.as_deref(), Some(Path::new("ca")));
+    assert!(
+        notices
+            .iter()
+            .any(|notice| notice.message.starts_with("loaded server configuration"))
+    );
+    assert_eq!(run(&[], &[("ETCD_CONFIG_FILE", path)]).0.name, "f");
+}
+
+#[test]
+fn a_broken_file_names_file_and_key() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("c.yml");
+    let arg = format!("--config-file={}", path.display());
+    let text = refused(&[&arg], &[]).text;
+    assert!(
+        text.starts_with(&arg[..13]) && text.contains("cannot be read"),
+        "{text}"
+    );
+    let check = |content: &str, expected: &str| {
+        fs::write(&path, content).unwrap();
+        let text = refused(&[&arg], &[]).text;
+        assert_eq!(
+            text,
+            format!("--config-file {}: {expected}", path.display())
+        );
+    };
+    check(
+        "backend-batch-interval: 5s",
+        "backend-batch-interval: must be a whole number of nanoseconds",
+    );
+    check("name: 7", "name: must be text");
+    check("pre-vote: yes please", "pre-vote: must be true or false");
+    check(
+        "log-outputs: stderr",
+        "log-outputs: must be a list of texts",
+    );
+    check(
+        "client-transport-security: x",
+        "invalid client-transport-security: it must be a map",
+    );
+    check("- a", "is not a map of flag names to values");
+    fs::write(&path, "").unwrap();
+    assert_eq!(config(&[&arg]).name, "default");
+    // With etcd, the default advertised URLs stay when a file changes only the listeners.
+    fs::write(&path, "listen-client-urls: http://127.0.0.1:1").unwrap();
+    assert_eq!(config(&[&arg]).advertise_client_urls[0].port, 2379);
+}
+
+#[test]
+fn a_fresh_data_directory_is_made_private() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("a/b");
+    let mut notices = Vec::new();
+    let data = DataDir::open(&root, &root.join("member/wal"), &mut notices).unwrap();
+    assert!(!data.is_initialized && notices.is_empty());
+    for path in [&root, &data.snap, &data.wal] {
+        assert_eq!(
+            fs::metadata(path).unwrap().permissions().mode() & 0o777,
+            0o700
+        );
+    }
+    fs::write(data.snap.join("db"), b"x").unwrap();
+    fs::create_dir(root.join("lost+found")).unwrap();
+    let data = DataDir::open(&root, &data.wal, &mut notices).unwrap();
+    assert!(data.is_initialized);
+
+    // A log on a disk of its own, mounted inside the data directory.
+    let (root, wal) = (dir.path().join("c"), dir.path().join("c/log"));
+    fs::create_dir_all(wal.join("lost+found")).unwrap();
+    let data = DataDir::open(&root, &wal, &mut notices).unwrap();
+    assert!(!data.is_initialized);
+}
+
+#[test]
+fn what_does_not_belong_is_named_with_a_remedy() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path();
+    let open = |notices: &mut Vec<Notice>| {
+        DataDir::open(root, &root.join("member/wal"), notices).map_err(|error| error.to_string())
+    };
+    fs::set_permissions(root, fs::Permissions::from_mode(0o755)).unwrap();
+    let mut notices = Vec::new();
+    open(&mut notices).unwrap();
+    assert_eq!(notices.len(), 1);
+    assert!(notices[0].is_warning && notices[0].message.contains("has mode 0755"));
+
+    fs::write(root.join("member/stray"), b"").unwrap();
+    assert_eq!(
+        open(&mut notices).unwrap_err(),
+        format!(
+            "{}/member/stray: does not belong in a member's directory; move it elsewhere and start again",
+            root.display()
+        )
+    );
+    fs::write(root.join("notes.txt"), b"").unwrap();
+    assert!(
+        open(&mut notices)
+            .unwrap_err()
+            .contains("notes.txt: does not belong")
+    );
+
+    let file = root.join("notes.txt");
+    let error = DataDir::open(&file, &file.join("wal"), &mut notices).unwrap_err();
+    assert!(matches!(error, DataDirError::NotADirectory { .. }));
+}
+
+#[test]
+fn switches_without_effect_say_so() {
+    let notes = |args: &[&str]| -> Vec<String> {
+        let (_, notices) = run(args, &[]);
+        let messages = notices.into_iter().map(|notice| notice.message);
+        messages
+            .filter(|message| message.contains("has no effect"))
+            .collect()
+    };
+    assert!(notes(&["--strict-reconfig-check=true", "--socket-reuse-port"]).is_empty());
+    let noted = notes(&["--strict-reconfig-check=F", "--socket-reuse-address"]);
+    assert_eq!(noted.len(), 2);
+    assert!(noted[0].starts_with("--strict-reconfig-check=false has no effect: "));
+}
+
+#[test]
+fn zero_batches_mean_etcds_defaults() {
+    let given = config(&["--backend-batch-interval=0", "--backend-batch-limit=0"]);
+    assert_eq!(given.backend_batch_interval, Duration::from_millis(100));
+    assert_eq!(given.backend_batch_limit, 10_000);
+}

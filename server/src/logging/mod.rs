@@ -1,0 +1,66 @@
+//! Log lines in etcd's form, written by a thread of their own.
+//!
+//! In reading order: `line` formats one line; `layer` receives events from `tracing` and formats them on
+//! the core where they happen; `writer` is the bounded queue and the thread that writes to the outputs.
+//!
+//! Always true here: logging never waits. A slow terminal or disk fills the queue, then lines are dropped,
+//! counted, and the count is logged. Set up once by the main thread with `init`; everyone else just uses
+//! `tracing`. Does not rotate files and does not speak to the journal.
+
+mod layer;
+mod line;
+mod writer;
+
+use std::path::PathBuf;
+
+pub use layer::{fatal, init};
+pub use writer::lines_dropped;
+
+/// What is logged, how, and where.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct LogConfig {
+    pub level: LogLevel,
+    pub format: LogFormat,
+    /// Each gets every line. Empty: nothing is written.
+    pub outputs: Vec<LogOutput>,
+}
+
+/// Severities by zap's names, least severe first. Events have the first four; the last two only silence.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum LogLevel {
+    Debug,
+    Info,
+    Warn,
+    Error,
+    Panic,
+    Fatal,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum LogFormat {
+    /// One JSON object a line.
+    Json,
+    /// Tab-separated columns for people.
+    Console,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum LogOutput {
+    Stderr,
+    Stdout,
+    /// Appended to, created if absent.
+    File(PathBuf),
+}
+
+impl LogLevel {
+    pub fn name(self) -> &'static str {
+        match self {
+            LogLevel::Debug => "debug",
+            LogLevel::Info => "info",
+            LogLevel::Warn => "warn",
+            LogLevel::Error => "error",
+            LogLevel::Panic => "panic",
+            LogLevel::Fatal => "fatal",
+        }
+    }
+}

@@ -1,0 +1,489 @@
+//! One client connection: socket, optional TLS, and the protocol its first bytes chose.
+//!
+//! Always true here: bytes leave in the order they were produced; while some wait for the peer to
+//! take them, they wait in `unsent` with one writing task, and the reading task stops above
+//! [`UNSENT_BYTES_MAX`]. The reading task alone reads; everybody else ends the connection by
+//! shutting the socket down. Runs on the net core that accepted it and never moves.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::task::Waker;
+
+use wire::grpc::stats::{EndedCall, LimitHits};
+use wire::grpc::{Responder, Service};
+
+use crate::http1::{Http1Session, SNIFF_BYTES_MAX, Sniff, sniff};
+use crate::runtime::{Class, Sender, Signal, spawn};
+use crate::tls::{Alpn, TlsSession};
+
+use super::health::HttpBackend;
+
+/// Names a connection of a net core; never used twice.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, PartialOrd, Ord)]
+pub struct ConnectionKey {
+    pub slot: u32,
+    pub life: u32,
+}
+
+/// Above this much unsent output a connection is not read from.
+pub const UNSENT_BYTES_MAX: usize = 4 << 20;
+/// A spare output buffer larger than this is given back to the allocator.
+const SPARE_BYTES_MAX: usize = 1 << 20;
+
+pub struct Connection {
+    pub key: ConnectionKey,
+    pub opened_ns: u64,
+    /// For the log.
+    pub peer: Option<std::net::SocketAddr>,
+    stack: RefCell<Stack>,
+    sender: Sender,
+    unsent: RefCell<Unsent>,
+    has_writer: Cell<bool>,
+    /// Close the socket once everything is sent.
+    is_ending: Cell<bool>,
+    is_dead: Cell<bool>,
+    /// Raised when output was taken, so that the reading task may go on.
+    room: Signal,
+    http1_waker: RefCell<Option<Waker>>,
+    /// Already in the list of connections to flush at the end of this pass.
+    pub is_dirty: Cell<bool>,
+}
+
+#[derive(Default)]
+struct Unsent {
+    bytes: Vec<u8>,
+    sent: usize,
+}
+
+struct Stack {
+    tls: Option<TlsSession>,
+    plaintext: Vec<u8>,
+    protocol: Protocol,
+    /// Output of the protocol on its way into TLS, and spare memory for the protocol.
+    spare: Vec<u8>,
+}
+
+enum Protocol {
+    /// Bytes so far, too few to tell.
+    Sniffing(Vec<u8>),
+    Grpc(Box<wire::grpc::Connection>),
+    Http1(Http1Session<HttpBackend>),
+    Over,
+}
+
+/// What a connection needs to know to choose its protocol.
+pub struct Protocols<'a> {
+    pub limits: &'a std::sync::Arc<wire::grpc::Limits>,
+    pub http_backend: &'a Rc<HttpBackend>,
+}
+
+/// What a gRPC connection counted and nobody has taken yet.
+#[derive(Default)]
+pub struct LastCounts {
+    pub ended: Vec<EndedCall>,
+    pub limits: LimitHits,
+}
+
+/// What the reading task does next.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Next {
+    Read,
+    /// The first bytes chose HTTP/1.1: its driving task is to be started.
+    StartHttp1,
+    /// Send what is left and close; the text is the counted reason.
+    End(&'static str),
+}
+
+impl Connection {
+    pub fn new(
+        key: ConnectionKey,
+        sender: Sender,
+        tls: Option<TlsSession>,
+        now_ns: u64,
+        peer: Option<std::net::SocketAddr>,
+    ) -> Rc<Connection> {
+        Rc::new(Connection {
+            key,
+            opened_ns: now_ns,
+            peer,
+            stack: RefCell::new(Stack {
+                tls,
+                plaintext: Vec::new(),
+                protocol: Protocol::Sniffing(Vec::new()),
+                spare: Vec::new(),
+            }),
+            sender,
+            unsent: RefCell::default(),
+            has_writer: Cell::new(false),
+            is_ending: Cell::new(false),
+            is_dead: Cell::new(false),
+            room: Signal::new(),
+            http1_waker: RefCell::default(),
+            is_dirty: Cell::new(false),
+        })
+    }
+
+    /// Works through bytes that the socket received.
+    pub fn receive<S: Service>(
+        &self,
+        bytes: &[u8],
+        now_ns: u64,
+        protocols: &Protocols<'_>,
+        service: &mut S,
+    ) -> Next {
+        let stack = &mut *self.stack.borrow_mut();
+        let Some(tls) = &mut stack.tls else {
+            return stack
+                .protocol
+                .receive(bytes, None, now_ns, protocols, service);
+        };
+        stack.plaintext.clear();
+        let fed = tls.feed(bytes, &mut stack.plaintext);
+        let alpn = (!tls.is_handshaking()).then(|| tls.alpn());
+        let mut next = Next::Read;
+        if !stack.plaintext.is_empty() {
+            next = stack
+                .protocol
+                .receive(&stack.plaintext, alpn, now_ns, protocols, service);
+        }
+        match (fed, next) {
+            (_, Next::End(reason)) => Next::End(reason),
+            (Err(error), _) => Next::End(error.reason()),
+            (Ok(()), next) if !tls.is_peer_closed() => next,
+            (Ok(()), _) => Next::End("peer_closed"),
+        }
+    }
+
+    /// Answers calls of this connection; does nothing when it no longer speaks gRPC.
+    pub fn respond(&self, answer: impl FnOnce(&mut Responder<'_>)) {
+        if let Protocol::Grpc(grpc) = &mut self.stack.borrow_mut().protocol {
+            answer(&mut grpc.responder());
+        }
+    }
+
+    /// Runs `work` on the gRPC state, if that is what the connection speaks.
+    pub fn with_grpc<T>(&self, work: impl FnOnce(&mut wire::grpc::Connection) -> T) -> Option<T> {
+        match &mut self.stack.borrow_mut().protocol {
+            Protocol::Grpc(grpc) => Some(work(grpc)),
+            _ => None,
+        }
+    }
+
+    pub fn is_sniffing(&self) -> bool {
+        let stack = self.stack.borrow();
+        matches!(stack.protocol, Protocol::Sniffing(_))
+    }
+
+    /// Moves output towards the socket. Call at the end of each pass that touched the connection.
+    pub fn flush(self: &Rc<Self>) {
+        if self.has_writer.get() {
+            return;
+        }
+        let unsent = &mut *self.unsent.borrow_mut();
+        loop {
+            self.stack.borrow_mut().take_output(&mut unsent.bytes);
+            if unsent.bytes.is_empty() {
+                return self.end_if_asked(unsent);
+            }
+            while unsent.sent < unsent.bytes.len() {
+                match self.sender.try_send(&unsent.bytes[unsent.sent..]) {
+                    Ok(Some(sent)) => unsent.sent += sent,
+                    Ok(None) => {
+                        self.has_writer.set(true);
+                        spawn(Class::Request, self.clone().write_unsent());
+                        return;
+                    }
+                    Err(_) => return self.kill(),
+                }
+            }
+            unsent.reset();
+        }
+    }
+
+    /// The writing task: lives while the peer takes output slower than it is made.
+    async fn write_unsent(self: Rc<Self>) {
+        let mut chunk = Vec::new();
+        loop {
+            {
+                let unsent = &mut *self.unsent.borrow_mut();
+                if unsent.sent == unsent.bytes.len() {
+                    unsent.reset();
+                    self.stack.borrow_mut().take_output(&mut unsent.bytes);
+                    if unsent.bytes.is_empty() {
+                        self.has_writer.set(false);
+                        self.room.notify();
+                        return self.end_if_asked(unsent);
+                    }
+                }
+                const CHUNK_BYTES_MAX: usize = 256 << 10;
+                let through = unsent.bytes.len().min(unsent.sent + CHUNK_BYTES_MAX);
+                chunk.clear();
+                chunk.extend_from_slice(&unsent.bytes[unsent.sent..through]);
+            }
+            // Only this task sends while it exists: `flush` leaves when it sees it.
+            match self.sender.send(&chunk).await {
+                Ok(sent) => self.unsent.borrow_mut().sent += sent,
+                Err(_) => {
+                    self.has_writer.set(false);
+                    return self.kill();
+                }
+            }
+            self.room.notify();
+        }
+    }
+
+    fn end_if_asked(&self, unsent: &Unsent) {
+        if self.is_ending.get() && unsent.sent == unsent.bytes.len() {
+            self.sender.shutdown_write();
+        }
+    }
+
+    /// Ends our direction once everything is sent.
+    pub fn end(self: &Rc<Self>) {
+        self.is_ending.set(true);
+        if let Some(tls) = &mut self.stack.borrow_mut().tls {
+            tls.send_close();
+        }
+        self.flush();
+    }
+
+    /// The socket is of no more use: the reading task will see its end.
+    pub fn kill(&self) {
+        if !self.is_dead.replace(true) {
+            self.sender.shutdown();
+            self.room.notify();
+            self.wake_http1();
+        }
+    }
+
+    pub fn is_dead(&self) -> bool {
+        self.is_dead.get()
+    }
+
+    /// Waits until the peer has taken enough of our output, and its HTTP/1.1 requests so far are
+    /// taken up, so that more may be read.
+    pub async fn has_room(&self) {
+        while !self.is_dead.get()
+            && (self.unsent_bytes() > UNSENT_BYTES_MAX || self.has_unread_requests())
+        {
+            self.room.wait().await;
+        }
+    }
+
+    fn has_unread_requests(&self) -> bool {
+        match &self.stack.borrow().protocol {
+            Protocol::Http1(session) => !session.wants_input(),
+            _ => false,
+        }
+    }
+
+    /// Output that the peer has not taken.
+    pub fn unsent_bytes(&self) -> usize {
+        let unsent = self.unsent.borrow();
+        let held = self.stack.borrow().held_bytes();
+        unsent.bytes.len() - unsent.sent + held
+    }
+
+    /// Lets the HTTP/1.1 task look at new input.
+    pub fn wake_http1(&self) {
+        if let Some(waker) = self.http1_waker.borrow_mut().take() {
+            waker.wake();
+        }
+    }
+
+    /// Drives HTTP/1.1 requests until the connection is over.
+    pub async fn drive_http1(self: Rc<Self>) {
+        std::future::poll_fn(|cx| {
+            let polled = match &mut self.stack.borrow_mut().protocol {
+                Protocol::Http1(session) => session.poll(cx).map(|_| ()),
+                _ => std::task::Poll::Ready(()),
+            };
+            *self.http1_waker.borrow_mut() = Some(cx.waker().clone());
+            self.flush();
+            // Requests may have been taken up: the reading task looks whether there is room.
+            self.room.notify();
+            if self.is_dead.get() {
+                std::task::Poll::Ready(())
+            } else {
+                polled
+            }
+        })
+        .await;
+        self.end();
+        self.stack.borrow_mut().protocol = Protocol::Over;
+        self.room.notify();
+    }
+
+    /// The peer sends nothing more. Returns what is still to be counted.
+    pub fn input_ended<S: Service>(&self, service: &mut S) -> LastCounts {
+        let mut last = LastCounts::default();
+        let stack = &mut *self.stack.borrow_mut();
+        match &mut stack.protocol {
+            Protocol::Grpc(grpc) => {
+                grpc.on_closed(service);
+                grpc.take_ended(|ended| last.ended.push(ended));
+                last.limits = grpc.take_stats().limits;
+                stack.protocol = Protocol::Over;
+            }
+            Protocol::Http1(session) => session.feed_eof(),
+            Protocol::Sniffing(_) | Protocol::Over => stack.protocol = Protocol::Over,
+        }
+        last
+    }
+
+    /// Its HTTP/1.1 task still runs and will end the connection.
+    pub fn is_answering_http1(&self) -> bool {
+        !self.is_dead.get() && matches!(self.stack.borrow().protocol, Protocol::Http1(_))
+    }
+
+    /// Starts the graceful end: GOAWAY, or the end of the HTTP/1.1 request in progress.
+    pub fn drain(self: &Rc<Self>) {
+        let is_idle = {
+            let stack = &mut *self.stack.borrow_mut();
+            match &mut stack.protocol {
+                Protocol::Grpc(grpc) => {
+                    grpc.shutdown();
+                    false
+                }
+                Protocol::Http1(session) => {
+                    session.shutdown();
+                    false
+                }
+                Protocol::Sniffing(_) | Protocol::Over => true,
+            }
+        };
+        self.wake_http1();
+        if is_idle {
+            self.kill();
+        } else {
+            self.flush();
+        }
+    }
+
+    /// Nothing is under way any more, so the socket may be closed.
+    pub fn is_drained(&self) -> bool {
+        let unsent = self.unsent.borrow();
+        unsent.sent == unsent.bytes.len()
+            && match &self.stack.borrow().protocol {
+                Protocol::Grpc(grpc) => grpc.is_finished(),
+                Protocol::Http1(session) => session.is_idle(),
+                Protocol::Sniffing(_) | Protocol::Over => true,
+            }
+    }
+}
+
+impl Unsent {
+    fn reset(&mut self) {
+        self.bytes.clear();
+        self.sent = 0;
+        if self.bytes.capacity() > SPARE_BYTES_MAX {
+            self.bytes = Vec::new();
+        }
+    }
+}
+
+impl Stack {
+    /// Appends to `out` what is ready to leave.
+    fn take_output(&mut self, out: &mut Vec<u8>) {
+        match &mut self.tls {
+            None => self.protocol.take_output(&mut self.spare, out),
+            Some(tls) => {
+                if tls.is_handshaking() {
+                    tls.take_output(out);
+                    return;
+                }
+                let mut plain = std::mem::take(&mut self.plaintext);
+                plain.clear();
+                self.protocol.take_output(&mut self.spare, &mut plain);
+                if !plain.is_empty() {
+                    tls.send(&plain);
+                }
+                self.plaintext = plain;
+                if self.plaintext.capacity() > SPARE_BYTES_MAX {
+                    self.plaintext = Vec::new();
+                }
+                tls.take_output(out);
+            }
+        }
+    }
+
+    fn held_bytes(&self) -> usize {
+        match &self.protocol {
+            Protocol::Grpc(grpc) => grpc.output_bytes(),
+            _ => 0,
+        }
+    }
+}
+
+impl Protocol {
+    fn receive<S: Service>(
+        &mut self,
+        bytes: &[u8],
+        alpn: Option<Alpn>,
+        now_ns: u64,
+        protocols: &Protocols<'_>,
+        service: &mut S,
+    ) -> Next {
+        match self {
+            Protocol::Grpc(grpc) => match grpc.receive(bytes, now_ns, service) {
+                Ok(()) => Next::Read,
+                Err(_) => Next::End("http2_error"),
+            },
+            Protocol::Http1(session) => {
+                session.feed(bytes);
+                Next::Read
+            }
+            Protocol::Over => Next::End("over"),
+            Protocol::Sniffing(seen) => {
+                seen.extend_from_slice(bytes);
+                let sniffed = match alpn {
+                    Some(Alpn::Http2) => Sniff::Http2,
+                    _ => sniff(seen),
+                };
+                let seen = std::mem::take(seen);
+                match sniffed {
+                    Sniff::NeedMore => {
+                        assert!(
+                            seen.len() < SNIFF_BYTES_MAX,
+                            "{} bytes tell nothing",
+                            seen.len()
+                        );
+                        *self = Protocol::Sniffing(seen);
+                        Next::Read
+                    }
+                    Sniff::Http2 => {
+                        let grpc = wire::grpc::Connection::new(protocols.limits.clone(), now_ns);
+                        *self = Protocol::Grpc(Box::new(grpc));
+                        self.receive(&seen, None, now_ns, protocols, service)
+                    }
+                    Sniff::Http1 => {
+                        let mut session = Http1Session::new(protocols.http_backend.clone());
+                        session.feed(&seen);
+                        *self = Protocol::Http1(session);
+                        Next::StartHttp1
+                    }
+                    Sniff::TlsClientHello => Next::End("tls_on_plain_port"),
+                    Sniff::Garbage(reason) => Next::End(reason),
+                }
+            }
+        }
+    }
+
+    fn take_output(&mut self, spare: &mut Vec<u8>, out: &mut Vec<u8>) {
+        match self {
+            Protocol::Grpc(grpc) if grpc.has_output() => {
+                if out.is_empty() {
+                    // The usual case: hand over the memory instead of copying.
+                    *out = grpc.take_output(std::mem::take(out));
+                } else {
+                    let made = grpc.take_output(std::mem::take(spare));
+                    out.extend_from_slice(&made);
+                    *spare = made;
+                    spare.clear();
+                }
+            }
+            Protocol::Http1(session) => session.take_output(out),
+            _ => {}
+        }
+    }
+}

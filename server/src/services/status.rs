@@ -1,0 +1,78 @@
+//! Maintenance.Status, HashKV's and Cluster.MemberList's messages, from what the cores publish.
+//!
+//! Always true here: nothing waits; every number is read once from [`Shared`]. Runs on net cores.
+
+use prost::Message;
+use storage::mvcc::HashJob;
+use wire::messages::etcdserverpb::{
+    AlarmMember, AlarmType, HashKvResponse, MemberListResponse, ResponseHeader, StatusResponse,
+};
+
+use crate::apply::cluster::ClusterView;
+use crate::pipeline::Shared;
+use crate::version::COMPATIBLE_VERSION;
+
+/// A header with the local term; `revision` 0 where etcd leaves it out.
+pub fn header(shared: &Shared, revision: i64) -> ResponseHeader {
+    ResponseHeader {
+        cluster_id: shared.cluster_id,
+        member_id: shared.member_id,
+        revision,
+        raft_term: shared.term(),
+    }
+}
+
+pub fn put_status(out: &mut Vec<u8>, shared: &Shared, revision: i64, quota_bytes: i64) {
+    let cluster = shared.cluster.load();
+    let leader = shared.leader();
+    let mut errors = Vec::new();
+    if leader == 0 {
+        errors.push("etcdserver: no leader".to_owned());
+    }
+    errors.extend(cluster.alarms.iter().map(alarm_text));
+    let status = StatusResponse {
+        header: Some(header(shared, revision)),
+        version: COMPATIBLE_VERSION.to_owned(),
+        db_size: shared.tree_bytes(),
+        leader,
+        raft_index: shared.committed(),
+        raft_term: shared.term(),
+        raft_applied_index: shared.applied(),
+        errors,
+        db_size_in_use: shared.tree_bytes_in_use(),
+        is_learner: false,
+        storage_version: cluster.storage_version.clone(),
+        db_size_quota: quota_bytes,
+        downgrade_info: None,
+    };
+    status.encode(out).expect("a Vec has room");
+}
+
+/// A record's text form, as Go prints the message.
+fn alarm_text(alarm: &AlarmMember) -> String {
+    let kind = AlarmType::try_from(alarm.alarm).map_or("UNKNOWN", |kind| kind.as_str_name());
+    format!("memberID:{} alarm:{} ", alarm.member_id, kind)
+}
+
+pub fn put_hash_kv(out: &mut Vec<u8>, header: &wire::kv::ResponseHeader, job: &HashJob) {
+    let reply = HashKvResponse {
+        header: Some(ResponseHeader {
+            cluster_id: header.cluster_id,
+            member_id: header.member_id,
+            revision: header.revision,
+            raft_term: header.raft_term,
+        }),
+        hash: job.hash(),
+        compact_revision: job.compact_revision(),
+        hash_revision: job.at(),
+    };
+    reply.encode(out).expect("a Vec has room");
+}
+
+pub fn put_member_list(out: &mut Vec<u8>, shared: &Shared, cluster: &ClusterView) {
+    let list = MemberListResponse {
+        header: Some(header(shared, 0)),
+        members: cluster.members.clone(),
+    };
+    list.encode(out).expect("a Vec has room");
+}

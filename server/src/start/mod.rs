@@ -1,0 +1,329 @@
+//! From a checked configuration to a running member, and back to a stopped one.
+//!
+//! In reading order: [`open`] brings up what the disk holds, [`cores`] lays the rings between the
+//! stages and starts the cores, [`signals`] waits for the operator.
+//!
+//! Always true here: addresses are bound first, so that a second server is refused before it touches a
+//! file, and accepted from last: clients are served only
+//! after the member has applied everything it had acknowledged and has published itself.
+
+pub mod cores;
+pub mod open;
+pub mod signals;
+
+use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use wire::grpc::Limits;
+
+use crate::apply::ApplySettings;
+use crate::config::{self, Config, CoreChoice, DataDir, Notice, Quota, Scheme, Start};
+use crate::logging;
+use crate::metrics::{MemberInfo, Metrics};
+use crate::net::CallSettings;
+use crate::net::core::{BoundListener, Clock};
+use crate::pipeline::{CorePlan, plan};
+use crate::runtime::Listener;
+use crate::version::{CLUSTER_VERSION, COMPATIBLE_VERSION};
+
+/// etcd's default quota.
+const QUOTA_BYTES_DEFAULT: u64 = 2 << 30;
+/// A gRPC message may be this much larger than the largest request.
+const GRPC_OVERHEAD_BYTES: usize = 512 << 10;
+
+/// How long a start waits for an address that an ended server still holds, and between two looks.
+const PORT_PATIENCE: Duration = Duration::from_secs(3);
+const PORT_PAUSE: Duration = Duration::from_millis(5);
+
+type AnyError = Box<dyn std::error::Error>;
+
+/// The whole program.
+pub fn run() -> ExitCode {
+    let (config, notices) = match config::start(std::env::args_os().skip(1), std::env::vars_os()) {
+        Start::Run { config, notices } => (config, notices),
+        Start::Print(text) => {
+            print!("{text}");
+            return ExitCode::SUCCESS;
+        }
+        Start::Refuse(refusal) => {
+            eprintln!("{}", refusal.text);
+            return ExitCode::from(refusal.exit_code as u8);
+        }
+    };
+    let _guard = match logging::init(&config.log) {
+        Ok(guard) => guard,
+        Err(error) => {
+            eprintln!("{error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    log_notices(&notices);
+    match serve(&config) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            logging::fatal("cannot start", &[("error", &error.to_string())]);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Runs the member until it is asked to stop.
+fn serve(config: &Config) -> Result<(), AnyError> {
+    let started = Instant::now();
+    signals::block()?;
+    let plan = place(&config.cores)?;
+    let nets = plan.iter().filter(|core| core.is_net).count();
+    let listeners = listen(config, nets)?;
+    let mut notices = Vec::new();
+    let dir = DataDir::open(&config.data_dir, &config.wal_dir, &mut notices)?;
+    log_notices(&notices);
+    report_host(config, &plan);
+
+    let opened = open::open(config, &dir, nets)?;
+    let metrics = Metrics::new(
+        MemberInfo {
+            server_version: COMPATIBLE_VERSION.to_owned(),
+            cluster_version: CLUSTER_VERSION.trim_end_matches(".0").to_owned(),
+            server_id: format!("{:x}", opened.shared.member_id),
+            runtime_version: format!("rust {}", env!("CARGO_PKG_RUST_VERSION")),
+        },
+        config.metrics_extensive,
+    );
+    let quota_bytes = quota(config);
+    let quota_shown = quota_bytes.map_or(0, |bytes| bytes as i64);
+    metrics.gauges().quota_backend_bytes.set(quota_shown);
+    // Of a store whose users nobody has changed, as etcd numbers it.
+    metrics.gauges().auth_revision.set(1);
+    tracing::info!(
+        name = config.name,
+        member_id = %format_args!("{:x}", opened.shared.member_id),
+        cluster_id = %format_args!("{:x}", opened.shared.cluster_id),
+        revision = opened.store.revision(),
+        entries_to_apply = opened.entries_to_apply,
+        took = ?started.elapsed(),
+        "starting the member"
+    );
+    let parts = cores::Parts {
+        plan,
+        tree: opened.tree,
+        store: opened.store,
+        reader: opened.reader,
+        wal: opened.wal,
+        raft: opened.raft,
+        shared: opened.shared,
+        clock: Clock::start(),
+        metrics,
+        limits: Arc::new(limits(config)),
+        calls: CallSettings {
+            request_timeout_ns: config.request_timeout().as_nanos() as u64,
+            request_bytes_max: config.request_bytes_max,
+            entry_bytes_max: opened.entry_bytes_max,
+            txn_ops_max: config.txn_ops_max,
+            quota_bytes,
+            quota_shown,
+            warning_apply: config.warning_apply_duration,
+            warning_unary: config.warning_unary_request_duration,
+        },
+        apply: ApplySettings {
+            commit_interval: config.backend_batch_interval,
+            commit_changes_max: config.backend_batch_limit,
+            quota_bytes,
+            compaction_keys: config.compaction_batch_limit,
+            compaction_pause: config.compaction_sleep_interval,
+            warning_apply: config.warning_apply_duration,
+            member: opened.member,
+        },
+        auto_compaction: config.auto_compaction,
+        tick: config.heartbeat_interval,
+        tls: config.client_tls.clone(),
+        listeners,
+    };
+    let cores = cores::start(parts).map_err(|error| explain_start(error.as_ref()))?;
+    let signal = signals::wait();
+    tracing::info!(
+        signal,
+        "stopping: calls under way finish, then everything is committed"
+    );
+    std::thread::spawn(|| {
+        signals::wait();
+        tracing::warn!("second signal: ending at once; what was acknowledged is in the log");
+        logging::fatal("ended by a second signal", &[]);
+        std::process::exit(1);
+    });
+    cores.stop();
+    tracing::info!("stopped");
+    Ok(())
+}
+
+fn log_notices(notices: &[Notice]) {
+    for notice in notices {
+        if notice.is_warning {
+            tracing::warn!("{}", notice.message);
+        } else {
+            tracing::info!("{}", notice.message);
+        }
+    }
+}
+
+/// Chooses the cores of the stages.
+fn place(choice: &CoreChoice) -> Result<Vec<CorePlan>, AnyError> {
+    let allowed: Vec<usize> = core_affinity::get_core_ids()
+        .unwrap_or_default()
+        .into_iter()
+        .map(|core| core.id)
+        .collect();
+    let cores = match choice {
+        CoreChoice::Auto if allowed.is_empty() => {
+            return Err(
+                "the affinity mask of this process cannot be read; name cores with --cores".into(),
+            );
+        }
+        CoreChoice::Auto => allowed,
+        CoreChoice::List(cores) => {
+            if let Some(core) = cores.iter().find(|core| !allowed.contains(core)) {
+                return Err(format!(
+                    "--cores names core {core}, which this process may not run on (it may run on {allowed:?}); change the list or the affinity mask (taskset, cpuset)"
+                )
+                .into());
+            }
+            cores.clone()
+        }
+    };
+    Ok(plan(&cores))
+}
+
+/// Binds every client URL once for each net core; the kernel spreads connections over them.
+fn listen(config: &Config, nets: usize) -> Result<Vec<Vec<BoundListener>>, AnyError> {
+    let mut sets: Vec<Vec<BoundListener>> = (0..nets).map(|_| Vec::new()).collect();
+    let is_shared = nets > 1 || config.socket_reuse_port;
+    for url in &config.listen_client_urls {
+        if matches!(url.scheme, Scheme::Unix | Scheme::Unixs) {
+            return Err(format!("{url}: this version listens on http and https URLs only").into());
+        }
+        for address in resolve(&url.host, url.port).map_err(|error| format!("{url}: {error}"))? {
+            if !config.socket_reuse_port {
+                await_free(address).map_err(|error| {
+                format!(
+                    "{url}: cannot listen on {address}: {error}; is another server running there?"
+                )
+            })?;
+            }
+            for set in &mut sets {
+                let socket = Listener::bind(address, is_shared)
+                    .map_err(|error| format!("{url}: cannot listen on {address}: {error}"))?;
+                set.push(BoundListener {
+                    socket,
+                    is_tls: url.is_tls(),
+                    shown: address.to_string(),
+                });
+            }
+        }
+    }
+    Ok(sets)
+}
+
+/// With SO_REUSEPORT two servers could share a port unnoticed, each with half of the clients.
+fn check_free(address: SocketAddr) -> std::io::Result<()> {
+    TcpListener::bind(address).map(drop)
+}
+
+/// As [`check_free`], but gives a server that has just ended time to let go: the kernel takes a ring
+/// apart in the background, and the polls on it hold the old listening sockets a moment longer than
+/// the process lives.
+fn await_free(address: SocketAddr) -> std::io::Result<()> {
+    let until = Instant::now() + PORT_PATIENCE;
+    let mut has_waited = false;
+    loop {
+        match check_free(address) {
+            Err(error)
+                if error.kind() == std::io::ErrorKind::AddrInUse && Instant::now() < until =>
+            {
+                if !std::mem::replace(&mut has_waited, true) {
+                    tracing::info!(%address, "the address is in use; waiting for it");
+                }
+                std::thread::sleep(PORT_PAUSE);
+            }
+            ended => return ended,
+        }
+    }
+}
+
+fn resolve(host: &str, port: u16) -> std::io::Result<Vec<SocketAddr>> {
+    if host.is_empty() {
+        return Ok(vec![SocketAddr::from(([0, 0, 0, 0], port))]);
+    }
+    let mut addresses: Vec<SocketAddr> = (host, port).to_socket_addrs()?.collect();
+    addresses.sort_unstable();
+    addresses.dedup();
+    // `localhost` often names both families; etcd listens on the first alone, and so do we when the
+    // other is not there.
+    addresses.retain(|address| address.is_ipv4() || check_free(*address).is_ok());
+    Ok(addresses)
+}
+
+fn report_host(config: &Config, plan: &[CorePlan]) {
+    let cores: Vec<String> = plan
+        .iter()
+        .map(|core| {
+            let stages = [
+                (core.is_net, "net"),
+                (core.is_log, "log"),
+                (core.is_apply, "apply"),
+            ];
+            let names: Vec<&str> = stages
+                .iter()
+                .filter(|stage| stage.0)
+                .map(|stage| stage.1)
+                .collect();
+            format!("{}={}", core.cpu, names.join("+"))
+        })
+        .collect();
+    tracing::info!(
+        etcd_version = COMPATIBLE_VERSION,
+        version = env!("CARGO_PKG_VERSION"),
+        cores = cores.join(" "),
+        data_dir = %config.data_dir.display(),
+        "starting Pilaster"
+    );
+}
+
+fn quota(config: &Config) -> Option<u64> {
+    match config.quota {
+        Quota::Bytes(0) => Some(QUOTA_BYTES_DEFAULT),
+        Quota::Bytes(bytes) => Some(bytes),
+        Quota::Off(_) => None,
+    }
+}
+
+fn limits(config: &Config) -> Limits {
+    let mut limits = Limits::default();
+    let nanoseconds = |duration: std::time::Duration| duration.as_nanos() as u64;
+    limits.message_bytes_max =
+        u32::try_from(config.request_bytes_max + GRPC_OVERHEAD_BYTES).unwrap_or(u32::MAX);
+    limits.concurrent_streams_max = limits.concurrent_streams_max.min(config.streams_max);
+    limits.keepalive_min_time_ns = nanoseconds(config.keepalive.client_ping_interval_min);
+    limits.keepalive_interval_ns = config
+        .keepalive
+        .server_ping_interval
+        .map_or(u64::MAX, nanoseconds);
+    if let Some(timeout) = config.keepalive.server_ping_timeout {
+        limits.keepalive_timeout_ns = nanoseconds(timeout);
+    }
+    limits
+}
+
+/// Says what to do when the kernel or a limit refuses the rings.
+fn explain_start(error: &dyn std::error::Error) -> AnyError {
+    let text = error.to_string();
+    let is_about = |word: &str| text.to_lowercase().contains(word);
+    let remedy = if is_about("memlock") || is_about("cannot allocate memory") {
+        "; rings are made of locked memory, at least 512 KiB must be allowed: raise the limit (`ulimit -l unlimited`, or LimitMEMLOCK=infinity in the unit) or use fewer cores (--cores)"
+    } else if is_about("function not implemented") || is_about("not permitted") {
+        "; io_uring is refused here: it needs Linux 5.15 or newer, kernel.io_uring_disabled=0, and in a container a seccomp profile that allows io_uring_setup, io_uring_enter and io_uring_register"
+    } else {
+        ""
+    };
+    format!("the cores cannot be started: {text}{remedy}").into()
+}

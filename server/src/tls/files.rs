@@ -1,0 +1,164 @@
+//! Loads the configured certificate files into a ready TLS configuration.
+//!
+//! Always true here: a configuration is built whole or not at all, from one reading of the files; every
+//! error names the file and what to do. `--trusted-ca-file` alone already demands client certificates,
+//! as in etcd.
+//!
+//! Called at start-up and by `reload`; blocking reads of a few kilobytes. Does not watch anything.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::WebPkiClientVerifier;
+use rustls::{RootCertStore, ServerConfig};
+
+/// Protocols offered in ALPN, in order of preference.
+pub(super) const ALPN_OFFERED: [&[u8]; 2] = [b"h2", b"http/1.1"];
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum TlsVersion {
+    V1_2,
+    V1_3,
+}
+
+/// The files and rules of one TLS listener, as configured.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct TlsFiles {
+    pub cert_file: PathBuf,
+    pub key_file: PathBuf,
+    /// Whom client certificates must be signed by; given, every client must present one.
+    pub trusted_ca_file: Option<PathBuf>,
+    pub client_cert_auth: bool,
+    pub min_version: TlsVersion,
+}
+
+/// A TLS file that cannot be used; the text says which and what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsLoadError {
+    #[error("{flag} {path}: cannot be read ({reason}); check the path and its permissions")]
+    Unreadable {
+        flag: &'static str,
+        path: PathBuf,
+        reason: String,
+    },
+    #[error("{flag} {path}: {reason}; give a PEM file")]
+    Malformed {
+        flag: &'static str,
+        path: PathBuf,
+        reason: String,
+    },
+    #[error(
+        "--cert-file {cert} and --key-file {key} do not work together ({reason}); \
+         give the key the certificate was made for"
+    )]
+    Mismatch {
+        cert: PathBuf,
+        key: PathBuf,
+        reason: String,
+    },
+    #[error("--client-cert-auth needs --trusted-ca-file to check client certificates against")]
+    NoTrustedCa,
+}
+
+impl TlsFiles {
+    /// Every file named here, in a fixed order.
+    pub fn paths(&self) -> impl Iterator<Item = &Path> {
+        [
+            Some(&self.cert_file),
+            Some(&self.key_file),
+            self.trusted_ca_file.as_ref(),
+        ]
+        .into_iter()
+        .flatten()
+        .map(PathBuf::as_path)
+    }
+
+    /// Reads all files and builds the configuration for new sessions.
+    pub fn load(&self) -> Result<Arc<ServerConfig>, TlsLoadError> {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let certificates = read_certificates("--cert-file", &self.cert_file)?;
+        let key = read_key(&self.key_file)?;
+        let versions: &[_] = match self.min_version {
+            TlsVersion::V1_2 => &[&rustls::version::TLS13, &rustls::version::TLS12],
+            TlsVersion::V1_3 => &[&rustls::version::TLS13],
+        };
+        let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
+            .with_protocol_versions(versions)
+            .expect("the provider has cipher suites for both versions");
+        let builder = match &self.trusted_ca_file {
+            Some(path) => builder.with_client_cert_verifier(client_verifier(path, provider)?),
+            None if self.client_cert_auth => return Err(TlsLoadError::NoTrustedCa),
+            None => builder.with_no_client_auth(),
+        };
+        let mut config = builder
+            .with_single_cert(certificates, key)
+            .map_err(|error| TlsLoadError::Mismatch {
+                cert: self.cert_file.clone(),
+                key: self.key_file.clone(),
+                reason: error.to_string(),
+            })?;
+        config.alpn_protocols = ALPN_OFFERED.iter().map(|name| name.to_vec()).collect();
+        Ok(Arc::new(config))
+    }
+}
+
+fn client_verifier(
+    path: &Path,
+    provider: Arc<CryptoProvider>,
+) -> Result<Arc<dyn rustls::server::danger::ClientCertVerifier>, TlsLoadError> {
+    const FLAG: &str = "--trusted-ca-file";
+    let malformed = |reason: String| TlsLoadError::Malformed {
+        flag: FLAG,
+        path: path.to_owned(),
+        reason,
+    };
+    let mut roots = RootCertStore::empty();
+    for certificate in read_certificates(FLAG, path)? {
+        roots
+            .add(certificate)
+            .map_err(|error| malformed(format!("holds an unusable certificate ({error})")))?;
+    }
+    WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
+        .build()
+        .map_err(|error| malformed(error.to_string()))
+}
+
+fn read_certificates(
+    flag: &'static str,
+    path: &Path,
+) -> Result<Vec<CertificateDer<'static>>, TlsLoadError> {
+    let bytes = read(flag, path)?;
+    let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&bytes).collect();
+    let malformed = |reason: String| TlsLoadError::Malformed {
+        flag,
+        path: path.to_owned(),
+        reason,
+    };
+    let certificates =
+        certificates.map_err(|error| malformed(format!("is not valid PEM ({error})")))?;
+    if certificates.is_empty() {
+        return Err(malformed("holds no certificate".to_owned()));
+    }
+    Ok(certificates)
+}
+
+fn read_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsLoadError> {
+    const FLAG: &str = "--key-file";
+    let bytes = read(FLAG, path)?;
+    PrivateKeyDer::from_pem_slice(&bytes).map_err(|error| TlsLoadError::Malformed {
+        flag: FLAG,
+        path: path.to_owned(),
+        reason: format!("holds no usable private key ({error})"),
+    })
+}
+
+fn read(flag: &'static str, path: &Path) -> Result<Vec<u8>, TlsLoadError> {
+    std::fs::read(path).map_err(|error| TlsLoadError::Unreadable {
+        flag,
+        path: path.to_owned(),
+        reason: error.to_string(),
+    })
+}
