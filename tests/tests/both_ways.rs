@@ -1,0 +1,161 @@
+//! The data file goes both ways: etcd's own tools and server read what the subject wrote, and the subject reads etcd's.
+//!
+//! From the subject: stopped in order, its `member/snap/db` is judged by etcdutl and restored into a data directory from which
+//! a real etcd starts; every key at every readable revision, the revision itself and the hash of all history must be the same.
+//! To the subject: the file of etcd 3.5.1 and of 3.7.1, stopped in order, is put into a fresh data directory as
+//! `member/snap/db` without a log (a subject that is itself an etcd wants it restored first). Then the same comparison.
+
+use std::fs;
+use std::path::Path;
+
+use pilaster_tests::content::{Content, write_some};
+use pilaster_tests::server::scratch_dir;
+use pilaster_tests::{Client, Kind, Options, Server, kind, raw, tool};
+
+const SEED: u64 = 7;
+
+#[test]
+fn etcd_reads_what_the_subject_wrote() {
+    let Some(etcdutl) = kind::peer("3.7.1/etcdutl") else {
+        return;
+    };
+    let (db, content) = make_db(Kind::subject());
+    let file = db.path().join("db");
+
+    let text = tool::run(
+        &etcdutl,
+        &["snapshot", "status", &name(&file), "-w", "json"],
+        "",
+    );
+    let text = text.expect_ok("etcdutl snapshot status");
+    let status: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    assert_eq!(status["revision"], content.revision, "{text}");
+    assert_ne!(status["totalKey"], 0, "{text}");
+    println!("etcdutl snapshot status: {}", text.trim());
+
+    let hash = tool::run(&etcdutl, &["hashkv", &name(&file), "-w", "json"], "");
+    let hash = hash.expect_ok("etcdutl hashkv");
+    let hash: serde_json::Value = serde_json::from_str(&hash).expect("JSON");
+    assert_eq!(hash["hash"], content.hash, "{hash}");
+
+    let restored = scratch_dir();
+    let mut server = restore(&file, restored.path(), Kind::Etcd371);
+    server.launch();
+    judge(&server, &content);
+}
+
+#[test]
+fn the_subject_reads_etcd_3_5() {
+    adopt(Kind::Etcd351);
+}
+
+#[test]
+fn the_subject_reads_etcd_3_7() {
+    adopt(Kind::Etcd371);
+}
+
+fn adopt(from: Kind) {
+    if kind::peer(&format!("{}/etcd", &from.name()[5..])).is_none() {
+        return;
+    }
+    let (db, content) = make_db(from);
+    let file = db.path().join("db");
+    let home = scratch_dir();
+    let mut server = if Kind::subject().is_pilaster() {
+        let place = home.path().join("data/member/snap");
+        fs::create_dir_all(&place).expect("a scratch directory is writable");
+        fs::copy(&file, place.join("db")).expect("a scratch directory is writable");
+        Server::prepare(Options::new(Kind::subject()).data_dir(home.path().join("data")))
+    } else {
+        restore(&file, home.path(), Kind::subject())
+    };
+    server.launch();
+    judge(&server, &content);
+    // It is now the subject's own store: it survives a restart and goes on from there.
+    server.terminate();
+    server.launch();
+    let revision = raw::block_on(async {
+        let mut client = Client::connect(&server).await;
+        let all = client
+            .range(&raw::get_all())
+            .await
+            .expect("a ready server answers");
+        all.header.expect("a header").revision
+    });
+    assert_eq!(
+        revision,
+        content.revision + 1,
+        "the write after the move is there"
+    );
+    println!(
+        "{} goes on from a file of {}",
+        Kind::subject().name(),
+        from.name()
+    );
+}
+
+/// A data file with history, its server stopped in order, and what clients saw in it.
+fn make_db(from: Kind) -> (tempfile::TempDir, Content) {
+    let mut server = Server::start(Options::new(from));
+    let content = raw::block_on(async {
+        let mut client = Client::connect(&server).await;
+        let first = write_some(&mut client, SEED).await;
+        Content::read(&mut client, first).await
+    });
+    server.terminate();
+    let copy = scratch_dir();
+    fs::copy(server.db_file(), copy.path().join("db")).expect("a stopped server leaves its file");
+    println!("{} wrote {}", from.name(), content.describe());
+    (copy, content)
+}
+
+/// Restores a data file with etcdutl for a server of `kind`, prepared and not yet launched.
+fn restore(file: &Path, home: &Path, kind: Kind) -> Server {
+    let etcdutl = kind::peer("3.7.1/etcdutl").expect("asked for by the caller");
+    let data_dir = home.join("data");
+    let server = Server::prepare(Options::new(kind).data_dir(&data_dir));
+    let peer = server.peer_url();
+    let arguments = [
+        "snapshot",
+        "restore",
+        &name(file),
+        "--skip-hash-check",
+        "--data-dir",
+        &name(&data_dir),
+        "--name",
+        "one",
+        "--initial-cluster",
+        &format!("one={peer}"),
+        "--initial-advertise-peer-urls",
+        &peer,
+    ];
+    tool::run(&etcdutl, &arguments, "").expect_ok("etcdutl snapshot restore");
+    server
+}
+
+/// The server shows the same content, and its next write is the next revision.
+fn judge(server: &Server, content: &Content) {
+    raw::block_on(async {
+        let mut client = Client::connect(server).await;
+        let found = Content::read(&mut client, content.first).await;
+        assert_eq!(found.revision, content.revision, "revision");
+        for (ours, theirs) in found.history.iter().zip(&content.history) {
+            assert_eq!(ours, theirs, "the keys at revision {}", theirs.0);
+        }
+        assert_eq!(found.hash, content.hash, "HashKV");
+        let put = client
+            .put(&raw::put("after the move", "x"))
+            .await
+            .expect("a put");
+        assert_eq!(put.header.expect("a header").revision, content.revision + 1);
+    });
+    println!(
+        "{} reads the same: {}",
+        server.kind().name(),
+        content.describe()
+    );
+}
+
+fn name(path: &Path) -> String {
+    path.display().to_string()
+}

@@ -1,0 +1,155 @@
+//! HTTP/1.1 on the client port: version, health and metrics, plain and over TLS.
+
+use std::collections::BTreeSet;
+
+use pilaster_tests::{Client, Kind, Options, Server, plain, raw, tls};
+use serde_json::Value;
+
+#[test]
+fn plain_endpoints_answer() {
+    endpoints(Options::new(Kind::subject()));
+}
+
+#[test]
+fn endpoints_answer_over_tls() {
+    endpoints(Options::new(Kind::subject()).tls(tls::TlsFiles::create()));
+}
+
+fn endpoints(options: Options) {
+    let server = Server::start(options);
+    // Writes first: a real etcd decides on its cluster version a moment after it is ready.
+    metrics(&server);
+    let version = plain::get(&server, "/version");
+    assert_eq!(
+        (version.status, version.header("content-type")),
+        (200, Some("application/json"))
+    );
+    let version: Value = serde_json::from_str(&version.body).expect("JSON");
+    for field in ["etcdserver", "etcdcluster"] {
+        assert!(
+            version[field]
+                .as_str()
+                .is_some_and(|text| text.starts_with("3.")),
+            "{version}"
+        );
+    }
+    println!("/version: {version}");
+
+    let health = plain::get(&server, "/health");
+    assert_eq!(
+        (health.status, health.body.as_str()),
+        (200, r#"{"health":"true","reason":""}"#)
+    );
+    let local = plain::get(&server, "/health?serializable=true");
+    assert_eq!(
+        (local.status, local.body.as_str()),
+        (200, r#"{"health":"true","reason":""}"#)
+    );
+    if server.kind() != Kind::Etcd351 {
+        for (path, body) in [
+            ("/livez", "ok\n"),
+            ("/readyz", "ok\n"),
+            ("/livez?verbose", "[+]serializable_read ok\nok\n"),
+            (
+                "/readyz?verbose",
+                "[+]data_corruption ok\n[+]linearizable_read ok\n[+]non_learner ok\n[+]serializable_read ok\nok\n",
+            ),
+        ] {
+            let reply = plain::get(&server, path);
+            // The order of the checks is open; etcd's changes from call to call.
+            let mut lines: Vec<&str> = reply.body.split_inclusive('\n').collect();
+            lines.sort_unstable();
+            assert_eq!(
+                (reply.status, lines.concat().as_str()),
+                (200, body),
+                "{path}"
+            );
+            assert_eq!(
+                reply.header("content-type"),
+                Some("text/plain; charset=utf-8"),
+                "{path}"
+            );
+        }
+    }
+    let nothing = plain::get(&server, "/nothing");
+    assert_eq!(
+        (nothing.status, nothing.body.as_str()),
+        (404, "404 page not found\n")
+    );
+    println!("/health, /livez, /readyz, /metrics at {}", server.url());
+}
+
+/// The names that dashboards for etcd rely on, and two counts that must move with the requests.
+fn metrics(server: &Server) {
+    raw::block_on(async {
+        let mut client = Client::connect(server).await;
+        for number in 0..3 {
+            client
+                .put(&raw::put("metered", number.to_string()))
+                .await
+                .expect("a put");
+        }
+        client.range(&raw::get("metered")).await.expect("a range");
+    });
+    let page = plain::get(server, "/metrics");
+    assert_eq!(page.status, 200);
+    assert!(
+        page.header("content-type")
+            .is_some_and(|kind| kind.starts_with("text/plain"))
+    );
+    let samples: Vec<(&str, &str)> = page
+        .body
+        .lines()
+        .filter(|line| !line.starts_with('#'))
+        .filter_map(|line| line.rsplit_once(' '))
+        .collect();
+    let names: BTreeSet<&str> = samples
+        .iter()
+        .map(|(name, _)| name.split('{').next().unwrap_or(name))
+        .collect();
+    for name in [
+        "etcd_server_has_leader",
+        "etcd_server_is_leader",
+        "etcd_server_leader_changes_seen_total",
+        "etcd_server_proposals_committed_total",
+        "etcd_server_proposals_applied_total",
+        "etcd_server_proposals_pending",
+        "etcd_server_quota_backend_bytes",
+        "etcd_server_version",
+        "etcd_disk_wal_fsync_duration_seconds_bucket",
+        "etcd_disk_backend_commit_duration_seconds_bucket",
+        "etcd_mvcc_db_total_size_in_bytes",
+        "etcd_mvcc_db_total_size_in_use_in_bytes",
+        "etcd_mvcc_put_total",
+        "etcd_mvcc_range_total",
+        "etcd_debugging_mvcc_current_revision",
+        "grpc_server_handled_total",
+        "grpc_server_started_total",
+        "process_resident_memory_bytes",
+        "process_open_fds",
+    ] {
+        assert!(names.contains(name), "no metric {name}");
+    }
+    let value = |name: &str| {
+        let found = samples.iter().find(|(sample, _)| *sample == name);
+        found
+            .unwrap_or_else(|| panic!("no sample {name}"))
+            .1
+            .parse::<f64>()
+            .expect("a number")
+    };
+    assert_eq!(value("etcd_server_has_leader"), 1.0);
+    assert_eq!(value("etcd_mvcc_put_total"), 3.0);
+    assert_eq!(value("etcd_debugging_mvcc_current_revision"), 4.0);
+    let puts = r#"grpc_server_handled_total{grpc_code="OK",grpc_method="Put",grpc_service="etcdserverpb.KV",grpc_type="unary"}"#;
+    assert_eq!(value(puts), 3.0);
+    // Each family is announced once, before its samples.
+    let types: Vec<&str> = page
+        .body
+        .lines()
+        .filter(|line| line.starts_with("# TYPE "))
+        .collect();
+    let once: BTreeSet<&&str> = types.iter().collect();
+    assert_eq!(once.len(), types.len(), "a family is announced twice");
+    println!("{} metric names", names.len());
+}

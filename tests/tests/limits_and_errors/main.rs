@@ -1,0 +1,13 @@
+//! What a server does at its limits and with wrong input: exact errors, refusals to start, and service that goes on.
+//!
+//! - [`quota`]: a full database refuses writes, keeps reading, and comes back by compaction, more room and disarming;
+//! - [`requests`]: limits set by flags, malformed calls, and a txn on which a real etcd stops;
+//! - [`http`]: the plain endpoints on the same port;
+//! - [`ports`]: garbage, TLS where none is spoken, none where TLS is;
+//! - [`starting`]: flags, data directories that cannot be used, the end by SIGTERM.
+
+mod http;
+mod ports;
+mod quota;
+mod requests;
+mod starting;

@@ -1,0 +1,151 @@
+//! Limits set by flags, calls that make no sense, and one txn that must not stop the server.
+
+use pilaster_tests::pb::*;
+use pilaster_tests::{Answer, Client, Kind, Options, Server, raw};
+
+fn refused<T: std::fmt::Debug>(answer: Answer<T>, code: i32, text: &str) {
+    let failure = answer.expect_err(text);
+    assert_eq!((failure.code, failure.text.as_str()), (code, text));
+    println!("refused with code {code}: {text}");
+}
+
+fn puts(count: usize) -> TxnRequest {
+    let op = |i| RequestOp {
+        request: Some(Request::Put(raw::put(format!("key {i}"), "x"))),
+    };
+    TxnRequest {
+        success: (0..count).map(op).collect(),
+        ..Default::default()
+    }
+}
+
+#[test]
+fn limits_set_by_flags_hold() {
+    let options = Options::new(Kind::subject());
+    let server = Server::start(
+        options
+            .flag("--max-txn-ops=5")
+            .flag("--max-request-bytes=2000"),
+    );
+    raw::block_on(async {
+        let mut client = Client::connect(&server).await;
+        client.txn(&puts(5)).await.expect("as many as allowed");
+        let text = "etcdserver: too many operations in txn request";
+        refused(client.txn(&puts(6)).await, 3, text);
+        client
+            .put(&raw::put("a", vec![b'v'; 1800]))
+            .await
+            .expect("below the limit");
+        let large = raw::put("a", vec![b'v'; 2000]);
+        refused(
+            client.put(&large).await,
+            3,
+            "etcdserver: request is too large",
+        );
+        // The message limit lies 512 KiB above the request limit.
+        let huge = raw::put("a", vec![b'v'; 2000 + (512 << 10)]);
+        let text = "grpc: received message larger than max (526295 vs. 526288)";
+        refused(client.put(&huge).await, 8, text);
+        let all = client.range(&raw::get_all()).await.expect("a range");
+        assert_eq!(all.count, 6, "refused requests left nothing");
+    });
+}
+
+#[test]
+fn calls_that_make_no_sense_are_answered() {
+    let server = Server::start(Options::new(Kind::subject()));
+    raw::block_on(async {
+        let mut client = Client::connect(&server).await;
+        let text = "unknown service no.such.Service";
+        refused(
+            client.call_bytes("/no.such.Service/Call", vec![]).await,
+            12,
+            text,
+        );
+        let text = "unknown method Guess for service etcdserverpb.KV";
+        refused(
+            client.call_bytes("/etcdserverpb.KV/Guess", vec![]).await,
+            12,
+            text,
+        );
+        // A field that claims more bytes than there are. The text differs between releases of the grpc library.
+        let failure = client
+            .call_bytes("/etcdserverpb.KV/Put", vec![0x0a, 0x7f, 1])
+            .await;
+        let failure = failure.expect_err("not a message");
+        assert!(
+            failure.code == 13 && failure.text.starts_with("grpc: "),
+            "{failure:?}"
+        );
+        println!("refused with code 13: {}", failure.text);
+        refused(
+            client.range(&raw::get("")).await,
+            3,
+            "etcdserver: key is not provided",
+        );
+        refused(
+            client.put(&raw::put("", "x")).await,
+            3,
+            "etcdserver: key is not provided",
+        );
+        // Fields a server does not know are skipped.
+        let mut bytes = prost::Message::encode_to_vec(&raw::put("known", "x"));
+        bytes.extend([0x9a, 0x3f, 3, b'n', b'e', b'w']);
+        client
+            .call_bytes("/etcdserverpb.KV/Put", bytes)
+            .await
+            .expect("an unknown field");
+        let reply = client.range(&raw::get("known")).await.expect("a range");
+        assert_eq!(reply.kvs[0].value, b"x");
+    });
+}
+
+/// A delete to the end of the keys, then a put that wants to keep what was deleted: a real etcd (3.5.1 and 3.7.1) passes its
+/// checks and then stops as a process. The answer that fits its other answers is that the key is not there.
+#[test]
+fn keeping_what_the_same_txn_deleted_is_refused_and_harmless() {
+    if !Kind::subject().is_pilaster() {
+        println!("left out: a txn on which a real etcd stops");
+        return;
+    }
+    let server = Server::start(Options::new(Kind::subject()));
+    raw::block_on(async {
+        let mut client = Client::connect(&server).await;
+        let before = client.put(&raw::put("b", "kept")).await.expect("a put");
+        for (ignore_value, ignore_lease) in [(true, false), (false, true), (true, true)] {
+            let delete = DeleteRangeRequest {
+                key: b"a".into(),
+                range_end: vec![0],
+                prev_kv: false,
+            };
+            let value = if ignore_value { "" } else { "new" };
+            let put = PutRequest {
+                ignore_value,
+                ignore_lease,
+                ..raw::put("b", value)
+            };
+            let ops = [
+                Request::Put(raw::put("0", "first")),
+                Request::DeleteRange(delete),
+                Request::Put(put),
+            ];
+            let ops = ops.map(|request| RequestOp {
+                request: Some(request),
+            });
+            let txn = TxnRequest {
+                success: ops.to_vec(),
+                ..Default::default()
+            };
+            refused(client.txn(&txn).await, 3, "etcdserver: key not found");
+        }
+        let all = client
+            .range(&raw::get_all())
+            .await
+            .expect("the server goes on");
+        assert_eq!((all.count, all.kvs[0].value.as_slice()), (1, &b"kept"[..]));
+        assert_eq!(
+            all.header.expect("a header").revision,
+            before.header.expect("a header").revision
+        );
+    });
+}
