@@ -40,6 +40,10 @@ pub enum StartError {
     Store(#[from] mvcc::OpenError),
     #[error("tree file: {0}; restore this member from a backup or a peer")]
     Cluster(String),
+    #[error(
+        "{wal} holds no log, but the tree file was written by a member that had one: mount or name the right --wal-dir; only to take the tree file as a backup, without what its log held, remove member/snap/db.sum first"
+    )]
+    LogMissing { wal: String },
     #[error(transparent)]
     Log(#[from] wal::OpenError),
     #[error(
@@ -121,6 +125,13 @@ pub fn open(config: &Config, dir: &DataDir, net_cores: usize) -> Result<Opened, 
         evidence.applied_index_min = wal::LogIndex(report.applied.index);
         evidence.entries_from = wal::LogIndex(report.applied.index + 1);
     } else {
+        // Page sums that fit say that a member wrote this file, and a member has a log: what only
+        // the log held would be lost. A backup comes without sums.
+        if !is_founding && tree_report.sums != tree::SumsState::Rebuilt {
+            return Err(StartError::LogMissing {
+                wal: dir.wal.display().to_string(),
+            });
+        }
         let identity = Identity::from_config(config)?;
         let mark = begin_at(applied);
         wal::create_behind(&*directory, &wal_options, &identity.encode(), seed(), mark)?;
