@@ -9,18 +9,85 @@ use std::rc::Rc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use storage::command::{Body, Compact};
-use storage::mvcc::CompactProgress;
+use storage::mvcc::{CompactError, CompactProgress};
+use wire::error::EtcdError;
+use wire::kv::put_compaction_response;
 
 use crate::config::AutoCompaction;
+use crate::pipeline::RequestId;
 use crate::runtime::sleep;
 
+use super::alarms::CORRUPT;
 use super::schedule::PeriodicRule;
 use super::stage::ApplyStage;
 
 /// etcd looks at the revision rule this often.
 const REVISION_INTERVAL: Duration = Duration::from_secs(5 * 60);
 
+/// A compaction whose client waits until the old revisions are gone.
+pub(super) struct PhysicalWait {
+    pub revision: i64,
+    pub id: RequestId,
+}
+
 impl ApplyStage {
+    /// `None` when the reply follows once the old revisions are gone.
+    pub(super) fn compact(
+        &mut self,
+        revision: i64,
+        physical: bool,
+        id: RequestId,
+    ) -> Option<Result<(), EtcdError>> {
+        if self.has_alarm(CORRUPT) {
+            return Some(Err(EtcdError::Corrupt));
+        }
+        let result = match self.store.compact(revision) {
+            Ok(()) => {
+                tracing::info!(revision, "compacting");
+                self.compaction.notify();
+                Ok(())
+            }
+            Err(CompactError::Compacted { .. }) => Err(EtcdError::Compacted),
+            Err(CompactError::Future { .. }) => Err(EtcdError::FutureRevision),
+        };
+        if physical && result.is_ok() {
+            self.physical.push(PhysicalWait { revision, id });
+            return None;
+        }
+        let header = self.header();
+        put_compaction_response(&mut self.scratch, &header);
+        Some(result)
+    }
+
+    /// The deletions through `revision` are all in a batch: who waited is answered when the commit
+    /// that takes the last of them is done.
+    pub(super) fn on_compacted(&mut self, revision: i64) {
+        let was_busy = self.committer.is_busy();
+        self.start_commit();
+        // Behind a commit that is under way the last deletions may still lie in the live batch.
+        let is_next = was_busy && self.store.pending_changes() > 0;
+        let commit = self.commits_begun + u64::from(is_next);
+        if commit <= self.commits_done {
+            self.answer_physical(revision);
+        } else {
+            self.compacted = Some((revision, commit));
+        }
+    }
+
+    /// The old revisions through `revision` are gone from the tree file: answers who waited.
+    pub(super) fn answer_physical(&mut self, revision: i64) {
+        let (done, waiting) = std::mem::take(&mut self.physical)
+            .into_iter()
+            .partition(|wait: &PhysicalWait| wait.revision <= revision);
+        self.physical = waiting;
+        for wait in done {
+            self.scratch.clear();
+            let header = self.header();
+            put_compaction_response(&mut self.scratch, &header);
+            self.reply(wait.id, Ok(()));
+        }
+    }
+
     /// The background task that removes what compactions made obsolete.
     pub async fn compact_in_slices(stage: Rc<RefCell<ApplyStage>>) {
         let (budget, pause, signal) = {

@@ -8,9 +8,13 @@
 //! Always true here: entries are applied once, in order, without gap; the outcome depends on the
 //! entry and the store alone (no clock, no randomness); the disk is never waited for.
 
+mod alarms;
 pub mod cluster;
+mod commits;
 mod committer;
 mod compaction;
+mod describe;
+mod membership;
 mod schedule;
 mod stage;
 

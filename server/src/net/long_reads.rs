@@ -30,7 +30,8 @@ use crate::store::Reads;
 
 use super::books::{Ended, Work, describe_read, read_prefix};
 use super::connection::ConnectionKey;
-use super::core::{NetCore, fail, log_slow_read};
+use super::core::{NetCore, fail};
+use super::counts::log_slow_read;
 
 /// Reads of one net core that may be under way in slices; above it clients get
 /// `etcdserver: too many requests`. Each holds its reply so far.

@@ -1,22 +1,30 @@
 //! Net cores: connections, calls, reads.
 //!
-//! One put, in this folder: [`core`] accepts and reads the socket, [`connection`] takes the bytes
+//! One put, in this folder: [`sockets`] accepts and reads the socket, [`connection`] takes the bytes
 //! through TLS and the protocol its first bytes chose, [`calls`] is told of the complete message and
-//! hands it to its service, which checks it and proposes it; [`proposals`] remembers who waits;
+//! finds its method, [`writes`] checks it and proposes it; [`proposals`] remembers who waits;
 //! the answer comes back through [`core`] and leaves through the connection. A linearizable read
-//! waits in [`reads`] until its index is applied, and a long one goes on in slices. [`books`] counts.
+//! waits in [`reads`] until its index is applied, is served by [`state`], and a long one goes on in
+//! slices. [`books`] counts; [`timers`] ends what took too long.
 //!
 //! Always true here: a net core shares nothing with other cores but the rings, the read view of the
 //! store and the words of [`crate::pipeline::Shared`]; nothing waits inside a callback.
 
+mod barrier;
 mod books;
 mod calls;
 mod connection;
 pub mod core;
+mod counts;
 pub mod health;
+mod health_calls;
 mod long_reads;
 mod proposals;
 mod reads;
+mod sockets;
+mod state;
 mod table;
+mod timers;
+mod writes;
 
-pub use calls::{CallSettings, NetState};
+pub use state::{CallSettings, NetState};

@@ -1,0 +1,148 @@
+//! A connection's way through a net core: accepted, read, closed.
+//!
+//! Always true here: one task reads each connection, and that task alone closes it; everybody else
+//! shuts the socket down and leaves the rest to it.
+
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use crate::runtime::{Class, Listener, Socket, sleep, spawn};
+use crate::tls::TlsSession;
+
+use super::calls::Calls;
+use super::connection::{Connection, Next, Protocols};
+use super::core::NetCore;
+
+/// Connections of one net core; one more is closed at once and counted.
+pub const CONNECTIONS_MAX: usize = 65_536;
+/// Pause after the process ran out of file descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+impl NetCore {
+    /// The member is ready: its clients are let in.
+    pub(super) fn serve(self: &Rc<Self>) {
+        for bound in self.listeners.borrow_mut().drain(..) {
+            if self.id.0 == 0 {
+                tracing::info!(
+                    address = %bound.shown,
+                    secure = bound.is_tls,
+                    "ready to serve client requests"
+                );
+            }
+            let listener = Listener::from_std(bound.socket);
+            spawn(Class::Request, self.clone().accept(listener, bound.is_tls));
+        }
+    }
+
+    /// Accepts connections until the member stops.
+    pub async fn accept(self: Rc<Self>, listener: Listener, is_tls: bool) {
+        while !self.shared.is_stopping() {
+            match listener.accept().await {
+                Ok(socket) if self.connections.borrow().len() < CONNECTIONS_MAX => {
+                    self.open(socket, is_tls);
+                }
+                Ok(_) => self.count_end("too_many_connections"),
+                Err(error) => {
+                    tracing::warn!(error = %error, "cannot accept a connection");
+                    sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    }
+
+    fn open(self: &Rc<Self>, socket: Socket, is_tls: bool) {
+        let now_ns = self.clock.now_ns();
+        let sender = match socket.sender() {
+            Ok(sender) => sender,
+            Err(error) => {
+                tracing::warn!(error = %error, "cannot open a connection");
+                return self.count_end("no_descriptor");
+            }
+        };
+        let tls = self.tls.as_ref().filter(|_| is_tls).map(|reloader| {
+            let config = reloader.borrow_mut().current(Instant::now()).clone();
+            TlsSession::new(config)
+        });
+        let connection = self
+            .connections
+            .borrow_mut()
+            .insert(|key| Connection::new(key, sender, tls, now_ns, socket.peer_addr()));
+        spawn(Class::Request, self.clone().read(socket, connection));
+    }
+
+    /// The reading task of one connection.
+    async fn read(self: Rc<Self>, mut socket: Socket, connection: Rc<Connection>) {
+        let reason = loop {
+            connection.has_room().await;
+            let received = match socket.read(&self.receive_buffer).await {
+                Ok(0) => break "closed_by_peer",
+                Ok(received) => received,
+                Err(_) => break "connection_error",
+            };
+            if connection.is_dead() {
+                break "killed";
+            }
+            match self.receive(&connection, received) {
+                Next::Read => {}
+                Next::StartHttp1 => {
+                    spawn(Class::Request, connection.clone().drive_http1());
+                }
+                Next::End(reason) => break reason,
+            }
+        };
+        self.close(&connection, reason);
+    }
+
+    /// Works through the first `received` bytes of the shared buffer.
+    fn receive(self: &Rc<Self>, connection: &Rc<Connection>, received: usize) -> Next {
+        let now_ns = self.clock.now_ns();
+        let protocols = Protocols {
+            limits: &self.limits,
+            http_backend: &self.http_backend,
+        };
+        let next = {
+            let buffer = self.receive_buffer.borrow();
+            let mut state = self.state.borrow_mut();
+            state.now_ns = now_ns;
+            let mut calls = Calls {
+                state: &mut state,
+                connection: connection.key,
+            };
+            let next = connection.receive(&buffer[..received], now_ns, &protocols, &mut calls);
+            state.end_pass();
+            next
+        };
+        self.count_calls(connection);
+        connection.flush();
+        connection.wake_http1();
+        self.run_ready_reads();
+        self.settle();
+        next
+    }
+
+    fn close(&self, connection: &Rc<Connection>, reason: &'static str) {
+        let mut state = self.state.borrow_mut();
+        let mut calls = Calls {
+            state: &mut state,
+            connection: connection.key,
+        };
+        let stats = connection.input_ended(&mut calls);
+        let now_ns = state.now_ns;
+        for ended in &stats.ended {
+            state.books.call_ended(ended, now_ns);
+        }
+        drop(state);
+        self.limit_hits.borrow_mut().add(&stats.limits);
+        connection.wake_http1();
+        // An HTTP/1.1 client may have ended its direction and still wait for its answer.
+        if !connection.is_answering_http1() {
+            connection.end();
+        }
+        self.count_end(reason);
+        self.connections.borrow_mut().remove(connection.key);
+    }
+
+    pub(super) fn count_end(&self, reason: &'static str) {
+        *self.ended.borrow_mut().entry(reason).or_default() += 1;
+    }
+}

@@ -1,0 +1,233 @@
+//! A net core's state behind its connections: who waits for what, and the reads it serves.
+//!
+//! Always true here: everything is synchronous and short; a range that is not done after one slice
+//! leaves as a [`LongRead`]; nothing is allocated for a small read in steady state.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use storage::command::CommandArena;
+use storage::mvcc::Reader;
+use storage::tree::Snapshot;
+use wire::error::EtcdError;
+use wire::grpc::{Code, MethodId, Responder, StreamId};
+use wire::kv::ResponseHeader;
+
+use crate::kv::command::TxnTables;
+use crate::metrics::CoreMetrics;
+use crate::pipeline::{NetId, Reply, ReplyBatch, Shared, ToLog, Watcher};
+use crate::services::methods::{Router, id};
+use crate::services::status;
+
+use super::books::{Books, Ended, Work};
+use super::connection::ConnectionKey;
+use super::core::fail;
+use super::long_reads::{LONG_READ_BYTES_MAX, LONG_READS_MAX, LongRead, ReadJob, ReadOutcome};
+use super::proposals::{Pending, Proposals};
+use super::reads::{ReadBatch, Reads};
+
+#[derive(Clone, Debug)]
+pub struct CallSettings {
+    pub request_timeout_ns: u64,
+    pub request_bytes_max: usize,
+    /// Largest command that the log takes.
+    pub entry_bytes_max: usize,
+    pub txn_ops_max: usize,
+    /// `None`: no quota.
+    pub quota_bytes: Option<u64>,
+    /// What Status shows.
+    pub quota_shown: i64,
+    /// Reads slower than this are logged.
+    pub warning_apply: Duration,
+    /// Unary calls slower than this are logged.
+    pub warning_unary: Duration,
+}
+
+/// A net core's state behind its connections.
+pub struct NetState {
+    pub id: NetId,
+    /// Of the pass that is running.
+    pub now_ns: u64,
+    pub shared: Arc<Shared>,
+    pub settings: Rc<CallSettings>,
+    pub proposals: Proposals,
+    pub reads: Reads,
+    pub to_log: Watcher<ToLog>,
+    pub to_apply: Watcher<ReplyBatch>,
+    pub reader: Reader<Snapshot>,
+    /// Begun in this pass, for the background task to take.
+    pub long_reads: Vec<LongRead>,
+    pub long_reads_running: usize,
+    /// What their replies hold so far.
+    pub long_read_bytes: usize,
+    pub(super) arena: CommandArena,
+    pub(super) tables: TxnTables,
+    pub(super) router: Router,
+    pub metrics: Rc<CoreMetrics>,
+    pub books: Books,
+    pub(super) job: ReadJob,
+    pub(super) scratch: Vec<u8>,
+}
+
+impl NetState {
+    pub fn new(
+        id: NetId,
+        shared: Arc<Shared>,
+        settings: CallSettings,
+        to_log: Watcher<ToLog>,
+        to_apply: Watcher<ReplyBatch>,
+        reader: Reader<Snapshot>,
+        metrics: Rc<CoreMetrics>,
+    ) -> NetState {
+        NetState {
+            id,
+            now_ns: 0,
+            shared,
+            settings: Rc::new(settings),
+            proposals: Proposals::default(),
+            reads: Reads::default(),
+            to_log,
+            to_apply,
+            reader,
+            long_reads: Vec::new(),
+            long_reads_running: 0,
+            long_read_bytes: 0,
+            arena: CommandArena::default(),
+            tables: TxnTables::default(),
+            router: Router::new(),
+            books: Books::new(metrics.clone()),
+            metrics,
+            job: ReadJob::default(),
+            scratch: Vec::new(),
+        }
+    }
+
+    /// Asks for the reads that gathered in this pass and wakes the log core for what was pushed.
+    pub fn end_pass(&mut self) {
+        let deadline_ns = self.now_ns + self.settings.request_timeout_ns;
+        if let Some(context) = self.reads.ask(deadline_ns)
+            && self
+                .to_log
+                .push(ToLog::ReadIndex {
+                    net: self.id,
+                    context,
+                })
+                .is_err()
+        {
+            self.reads.unask();
+        }
+        self.to_log.flush();
+        self.metrics
+            .proposals_pending
+            .set(self.proposals.waiting() as i64);
+    }
+
+    pub fn on_read_index(&mut self, context: u64, index: u64) {
+        self.reads.confirm(context, index);
+        self.end_pass();
+    }
+
+    /// Who waits for this reply.
+    pub fn on_reply(&mut self, reply: &Reply) -> Option<Pending> {
+        let is_ours = reply.id.life() == self.shared.life && reply.id.net() == self.id;
+        is_ours
+            .then(|| self.proposals.take(reply.id.sequence()))
+            .flatten()
+    }
+
+    /// Gives a batch's memory back to the apply core.
+    pub fn recycle(&mut self, mut batch: ReplyBatch) {
+        batch.bytes.clear();
+        batch.replies.clear();
+        // A full ring only means that enough memory is on its way back already.
+        let _ = self.to_apply.push(batch);
+    }
+
+    pub fn header(&self) -> ResponseHeader {
+        ResponseHeader {
+            cluster_id: self.shared.cluster_id,
+            member_id: self.shared.member_id,
+            revision: self.reader.revision(),
+            raft_term: self.shared.term(),
+        }
+    }
+
+    /// Answers a read whose time has come.
+    pub fn serve_read(
+        &mut self,
+        (connection, stream, method): (ConnectionKey, StreamId, MethodId),
+        started_ns: u64,
+        request: &[u8],
+        out: &mut Responder<'_>,
+    ) {
+        let ended = |work| Ended {
+            connection,
+            method,
+            work,
+            started_ns,
+        };
+        if method == id::CLUSTER_MEMBER_LIST {
+            let cluster = self.shared.cluster.load();
+            out.unary(stream, |buffer| {
+                status::put_member_list(buffer, &self.shared, &cluster);
+            });
+            return self.books.ended(ended(Work::Other));
+        }
+        self.scratch.clear();
+        let header = self.header();
+        let begun = self
+            .job
+            .begin(method, request, &self.reader, &header, &mut self.scratch);
+        let outcome = begun.and_then(|()| self.job.step(&self.reader, &mut self.scratch));
+        match outcome {
+            Ok(ReadOutcome::Done) => {
+                let reply = &self.scratch;
+                out.unary(stream, |buffer| buffer.extend_from_slice(reply));
+                self.books.ended(ended(Work::Read { success: true }));
+                self.job.count(&self.metrics);
+            }
+            Ok(ReadOutcome::LastMessage) => {
+                let reply = &self.scratch;
+                out.message(stream, |buffer| buffer.extend_from_slice(reply));
+                out.finish(stream, Code::Ok, "");
+                self.books.sent(method);
+                self.books.ended(ended(Work::Read { success: true }));
+                self.job.count(&self.metrics);
+            }
+            Ok(outcome)
+                if self.long_reads_running < LONG_READS_MAX
+                    && self.long_read_bytes < LONG_READ_BYTES_MAX =>
+            {
+                if outcome == ReadOutcome::Message {
+                    let reply = &self.scratch;
+                    out.message(stream, |buffer| buffer.extend_from_slice(reply));
+                    self.books.sent(method);
+                    self.scratch.clear();
+                }
+                self.long_reads_running += 1;
+                self.long_reads.push(LongRead {
+                    connection,
+                    stream,
+                    method,
+                    started_ns,
+                    begun_ns: self.now_ns,
+                    request: request.into(),
+                    job: std::mem::take(&mut self.job),
+                    reply: std::mem::take(&mut self.scratch),
+                });
+            }
+            Ok(_) => fail(out, stream, EtcdError::TooManyRequests),
+            Err(error) => {
+                fail(out, stream, error);
+                self.books.ended(ended(Work::Read { success: false }));
+                self.job.count(&self.metrics);
+            }
+        }
+    }
+
+    /// Takes the oldest reads whose index is applied.
+    pub fn take_ready_reads(&mut self) -> Option<ReadBatch> {
+        self.reads.take_ready(self.shared.applied())
+    }
+}

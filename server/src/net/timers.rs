@@ -1,0 +1,99 @@
+//! What time does to a net core: deadlines, expired proposals and reads, silent connections, the end.
+//!
+//! Always true here: one task looks, more often while something waits; nothing else on the core owns a
+//! timer for each call or connection.
+
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use wire::error::EtcdError;
+
+use crate::runtime::sleep;
+
+use super::calls::Calls;
+use super::connection::Connection;
+use super::core::NetCore;
+
+/// How long a connection may say nothing that tells its protocol.
+const SNIFF_TIMEOUT_NS: u64 = 120_000_000_000;
+/// The timer task looks this often while calls or proposals wait, and less often otherwise.
+const BUSY_TICK: Duration = Duration::from_millis(50);
+const IDLE_TICK: Duration = Duration::from_millis(500);
+
+impl NetCore {
+    /// Deadlines, keepalive, expired proposals, and the end of a drained connection.
+    pub async fn keep_time(self: Rc<Self>) {
+        loop {
+            let is_busy = {
+                let state = self.state.borrow();
+                state.proposals.waiting() > 0 || state.reads.is_waiting()
+            };
+            sleep(if is_busy { BUSY_TICK } else { IDLE_TICK }).await;
+            self.on_tick();
+            if self.shared.is_stopping() {
+                return;
+            }
+        }
+    }
+
+    fn on_tick(&self) {
+        let now_ns = self.clock.now_ns();
+        self.state.borrow_mut().now_ns = now_ns;
+        let expired = self.state.borrow_mut().proposals.take_expired(now_ns);
+        for pending in expired {
+            self.state.borrow().metrics.counters.proposals_failed.inc();
+            self.fail_write(&pending, EtcdError::Timeout);
+        }
+        let expired = self.state.borrow_mut().reads.take_expired(now_ns);
+        for batch in expired {
+            self.state.borrow().metrics.counters.slow_read_indexes.inc();
+            self.fail_reads(&batch, EtcdError::Timeout);
+        }
+        let connections: Vec<Rc<Connection>> = self.connections.borrow().iter().cloned().collect();
+        let mut state = self.state.borrow_mut();
+        for connection in connections {
+            let mut calls = Calls {
+                state: &mut state,
+                connection: connection.key,
+            };
+            let due = connection.with_grpc(|grpc| {
+                let is_due = grpc.next_timer_ns().is_some_and(|at_ns| at_ns <= now_ns);
+                is_due.then(|| grpc.on_timer(now_ns, &mut calls))
+            });
+            match due.flatten() {
+                Some(Ok(())) => connection.flush(),
+                Some(Err(_)) => {
+                    connection.end();
+                    connection.kill();
+                }
+                None if connection.is_sniffing()
+                    && connection.opened_ns + SNIFF_TIMEOUT_NS < now_ns =>
+                {
+                    connection.kill();
+                }
+                None => {}
+            }
+        }
+        state.end_pass();
+        drop(state);
+        self.flush_dirty();
+        self.settle();
+    }
+
+    /// Ends all connections in good order: GOAWAY, open calls finish, then the sockets close.
+    pub async fn drain(&self, patience: Duration) {
+        let until = Instant::now() + patience;
+        let connections: Vec<Rc<Connection>> = self.connections.borrow().iter().cloned().collect();
+        for connection in &connections {
+            connection.drain();
+        }
+        while Instant::now() < until && connections.iter().any(|held| !held.is_drained()) {
+            self.on_tick();
+            sleep(Duration::from_millis(10)).await;
+        }
+        for connection in &connections {
+            connection.end();
+            connection.kill();
+        }
+    }
+}
