@@ -38,9 +38,14 @@ impl Reply {
 
 /// `GET path`, over TLS when the server has it.
 pub fn get(server: &Server, path: &str) -> Reply {
+    request(server, "GET", path)
+}
+
+/// A request without a body.
+pub fn request(server: &Server, method: &str, path: &str) -> Reply {
     let stream = connect(server);
     let head = format!(
-        "GET {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n",
+        "{method} {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n",
         server.address()
     );
     let bytes = match server.tls() {

@@ -6,17 +6,20 @@
 //! One connection per client; the caller decides how many calls are in flight. No retry, ever.
 
 use std::fmt;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::time::Duration;
 
 use bytes::{Buf, BufMut, Bytes};
+use http_body_util::BodyExt;
 use prost::Message;
-use tonic::client::Grpc;
+use tonic::body::Body;
+use tonic::client::{Grpc, GrpcService};
 use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 use tonic::{Request, Status};
 
 use crate::pb;
+use crate::plain::Reply;
 use crate::server::Server;
 use crate::tls::TlsFiles;
 
@@ -56,6 +59,7 @@ impl fmt::Debug for Failure {
 #[derive(Clone)]
 pub struct Client {
     grpc: Grpc<Channel>,
+    channel: Channel,
 }
 
 impl Client {
@@ -74,10 +78,36 @@ impl Client {
         }
         let endpoint = endpoint.connect_timeout(CALL_MAX);
         let channel = endpoint.connect().await.map_err(|e| format!("{e:?}"))?;
-        let grpc = Grpc::new(channel)
+        let grpc = Grpc::new(channel.clone())
             .max_decoding_message_size(usize::MAX)
             .max_encoding_message_size(usize::MAX);
-        Ok(Client { grpc })
+        Ok(Client { grpc, channel })
+    }
+
+    /// A request that is not gRPC, on the connection that calls use.
+    pub async fn http(&mut self, method: &str, path: &str) -> Reply {
+        let request = http::Request::builder().method(method).uri(path);
+        let request = request.body(Body::empty()).expect("a well-formed request");
+        let channel = &mut self.channel;
+        let exchange = async {
+            poll_fn(|cx| GrpcService::<Body>::poll_ready(channel, cx))
+                .await
+                .expect("an open connection");
+            let reply = GrpcService::call(channel, request).await;
+            let (head, body) = reply.expect("an answer").into_parts();
+            let body = body.collect().await.expect("a whole body").to_bytes();
+            let headers = head.headers.iter().map(|(name, value)| {
+                let value = String::from_utf8_lossy(value.as_bytes());
+                (name.as_str().to_owned(), value.into_owned())
+            });
+            Reply {
+                status: head.status.as_u16(),
+                headers: headers.collect(),
+                body: String::from_utf8_lossy(&body).into_owned(),
+            }
+        };
+        let done = tokio::time::timeout(CALL_MAX, exchange).await;
+        done.unwrap_or_else(|_| panic!("{path} had no answer within {CALL_MAX:?}"))
     }
 
     /// One unary call of a method such as `/etcdserverpb.KV/Range` with a body of the caller's making.

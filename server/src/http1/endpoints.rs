@@ -3,7 +3,7 @@
 //! Always true here: paths, methods, status codes, content types and bodies are etcd's, byte for byte,
 //! because probes and monitoring match on them. A failed check is an answer (503), never an error.
 //!
-//! Called by `session` on the net core that owns the connection. Deliberately reads no request bodies
+//! Called on the net core that owns the connection: by `session`, and for requests over HTTP/2 directly. Deliberately reads no request bodies
 //! (nothing served here has one) and knows nothing of how a check is made; `Backend` does.
 
 use std::cell::Cell;
@@ -20,7 +20,7 @@ use hyper::service::Service;
 
 use super::backend::{AlarmKind, Backend, CheckFamily};
 
-pub(super) type Reply = Response<Full<Bytes>>;
+pub type Reply = Response<Bytes>;
 
 const TEXT: &str = "text/plain; charset=utf-8";
 const METRICS_TEXT: &str = "text/plain; version=0.0.4; charset=utf-8; escaping=underscores";
@@ -38,9 +38,9 @@ impl<B: Backend> Endpoints<B> {
 }
 
 impl<B: Backend> Service<Request<Incoming>> for Endpoints<B> {
-    type Response = Reply;
+    type Response = Response<Full<Bytes>>;
     type Error = Infallible;
-    type Future = Pin<Box<dyn Future<Output = Result<Reply, Infallible>>>>;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>>>>;
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let backend = Rc::clone(&self.backend);
@@ -48,7 +48,7 @@ impl<B: Backend> Service<Request<Incoming>> for Endpoints<B> {
         Box::pin(async move {
             let reply = answer(&*backend, &request).await;
             drop(in_flight);
-            Ok(reply)
+            Ok(reply.map(Full::new))
         })
     }
 }
@@ -69,7 +69,8 @@ impl Drop for InFlight {
     }
 }
 
-async fn answer<B: Backend, T>(backend: &B, request: &Request<T>) -> Reply {
+/// The answer to a request of any version of HTTP; `request` has come whole, or its body is not wanted.
+pub async fn answer<B: Backend, T>(backend: &B, request: &Request<T>) -> Reply {
     if request.version() == Version::HTTP_11 && !request.headers().contains_key(header::HOST) {
         let mut reply = text(
             StatusCode::BAD_REQUEST,
@@ -81,7 +82,7 @@ async fn answer<B: Backend, T>(backend: &B, request: &Request<T>) -> Reply {
         return reply;
     }
     let mut reply = if request.method() == Method::OPTIONS {
-        Response::new(Full::default())
+        Response::new(Bytes::new())
     } else {
         route(backend, request).await
     };
@@ -312,7 +313,7 @@ fn method_not_allowed() -> Reply {
 
 fn typed(status: StatusCode, content_type: &'static str, body: Bytes) -> Reply {
     const CONTENT_TYPE: HeaderName = header::CONTENT_TYPE;
-    let mut reply = Response::new(Full::new(body));
+    let mut reply = Response::new(body);
     *reply.status_mut() = status;
     reply
         .headers_mut()

@@ -6,7 +6,9 @@
 
 use prost::Message;
 use wire::error::EtcdError;
-use wire::grpc::{Call, CancelReason, Code, MethodId, Responder, Route, Service, StreamId};
+use wire::grpc::{
+    Call, CancelReason, Code, MethodId, PlainRequest, Responder, Route, Service, StreamId,
+};
 use wire::kv::{DecodeError, RangeRequestRef};
 use wire::messages::etcdserverpb;
 
@@ -92,6 +94,14 @@ impl Service for Calls<'_> {
             Ok(()) => self.refuse(call.method, call.stream, out),
             Err(error) => fail(out, call.stream, error),
         }
+    }
+
+    fn answers_plain(&self) -> bool {
+        true
+    }
+
+    fn on_plain(&mut self, request: &PlainRequest<'_>, out: &mut Responder<'_>) {
+        self.take_plain(request, out);
     }
 
     fn on_cancel(&mut self, _: StreamId, _: MethodId, _: CancelReason) {

@@ -19,6 +19,7 @@ mod counts;
 pub mod health;
 mod health_calls;
 mod long_reads;
+mod plain_http;
 mod proposals;
 mod reads;
 mod sockets;

@@ -115,6 +115,7 @@ impl NetCore {
         self.count_calls(connection);
         connection.flush();
         connection.wake_http1();
+        self.start_plain();
         self.run_ready_reads();
         self.settle();
         next

@@ -24,6 +24,7 @@ use super::books::{Books, Ended, Work};
 use super::connection::ConnectionKey;
 use super::core::fail;
 use super::long_reads::{LONG_READ_BYTES_MAX, LONG_READS_MAX, LongRead, ReadJob, ReadOutcome};
+use super::plain_http::WaitingPlain;
 use super::proposals::{Pending, Proposals};
 use super::reads::{ReadBatch, Reads};
 
@@ -61,6 +62,9 @@ pub struct NetState {
     pub long_reads_running: usize,
     /// What their replies hold so far.
     pub long_read_bytes: usize,
+    /// Begun in this pass, for their tasks to take.
+    pub plain: Vec<WaitingPlain>,
+    pub plain_running: usize,
     pub(super) arena: CommandArena,
     pub(super) tables: TxnTables,
     pub(super) router: Router,
@@ -93,6 +97,8 @@ impl NetState {
             long_reads: Vec::new(),
             long_reads_running: 0,
             long_read_bytes: 0,
+            plain: Vec::new(),
+            plain_running: 0,
             arena: CommandArena::default(),
             tables: TxnTables::default(),
             router: Router::new(),

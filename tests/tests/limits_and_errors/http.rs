@@ -1,4 +1,4 @@
-//! HTTP/1.1 on the client port: version, health and metrics, plain and over TLS.
+//! HTTP on the client port: version, health and metrics, plain and over TLS, HTTP/1.1 and HTTP/2.
 
 use std::collections::BTreeSet;
 
@@ -13,6 +13,70 @@ fn plain_endpoints_answer() {
 #[test]
 fn endpoints_answer_over_tls() {
     endpoints(Options::new(Kind::subject()).tls(tls::TlsFiles::create()));
+}
+
+#[test]
+fn endpoints_are_the_same_over_http2() {
+    both_versions(Options::new(Kind::subject()).tls(tls::TlsFiles::create()));
+    if Kind::subject() == Kind::Pilaster {
+        // Without TLS a real etcd takes every HTTP/2 request for gRPC.
+        both_versions(Options::new(Kind::subject()));
+    }
+}
+
+/// What differs between the two versions of HTTP is how bytes are framed, nothing else.
+fn both_versions(options: Options) {
+    let server = Server::start(options);
+    // A real etcd decides on its cluster version a moment after it is ready.
+    let ready = |reply: &plain::Reply| !reply.body.contains("not_decided");
+    assert!(
+        server_says(&server, "/version", ready),
+        "no cluster version"
+    );
+    raw::block_on(async {
+        let mut client = Client::connect(&server).await;
+        for path in [
+            "/version",
+            "/health",
+            "/health?serializable=true",
+            "/livez",
+            "/readyz",
+            "/livez/serializable_read?verbose",
+            "/livez/nothing",
+            "/nothing",
+            "/",
+        ] {
+            for method in ["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS"] {
+                let old = plain::request(&server, method, path);
+                let new = client.http(method, path).await;
+                assert_eq!(
+                    (old.status, old.body.as_str()),
+                    (new.status, new.body.as_str()),
+                    "{method} {path}"
+                );
+                for name in ["content-type", "allow", "access-control-allow-origin"] {
+                    assert_eq!(old.header(name), new.header(name), "{method} {path} {name}");
+                }
+                assert!(new.header("date").is_some(), "{method} {path}");
+            }
+        }
+        // Larger than a client's first window, so it has to follow the window's updates.
+        let page = client.http("GET", "/metrics").await;
+        assert_eq!(page.status, 200);
+        assert!(page.body.len() > 65_535, "{} bytes", page.body.len());
+        assert!(page.body.contains("\netcd_server_has_leader 1\n"));
+        assert!(page.body.ends_with('\n'));
+        let head = client.http("HEAD", "/metrics").await;
+        assert_eq!((head.status, head.body.as_str()), (200, ""));
+        // And calls go on beside them.
+        client.put(&raw::put("a", "b")).await.expect("a put");
+    });
+    println!("the same over HTTP/2 at {}", server.url());
+}
+
+/// Asks until the answer is as wanted; each question is a round trip, and their number is bounded.
+fn server_says(server: &Server, path: &str, wanted: impl Fn(&plain::Reply) -> bool) -> bool {
+    (0..10_000).any(|_| wanted(&plain::get(server, path)))
 }
 
 fn endpoints(options: Options) {

@@ -32,7 +32,8 @@
 //!
 //! One connection belongs to one core. Time is a parameter. Where RFC 9113 and grpc-go leave a
 //! choice, this does what grpc-go does, because that is what etcd's clients have met so far. There
-//! is no client side and no compression.
+//! is no client side and no compression. Requests that are not gRPC reach the service whole and are
+//! answered whole, if it wants them: the same port shows health and metrics.
 
 pub mod code;
 mod connection;
@@ -47,7 +48,7 @@ pub use connection::Connection;
 pub use limits::Limits;
 pub use metadata::Metadata;
 pub use responder::Responder;
-pub use service::{Call, CallKind, CancelReason, MethodId, Route, Service, StreamId};
+pub use service::{Call, CallKind, CancelReason, MethodId, PlainRequest, Route, Service, StreamId};
 pub use stats::Stats;
 
 pub use crate::h2::error::{ConnectionError, ErrorCode};

@@ -41,6 +41,14 @@ impl<'a> Responder<'a> {
         self.sender.finish(stream, code, message);
     }
 
+    /// Answers a request that is not gRPC, and finishes it. `status` is an HTTP status of three
+    /// digits; names of `fields` are in lower case, none is a pseudo-header, and together they fit
+    /// one frame (a longer block resets the stream). An empty `body` sends none, whatever
+    /// `content-length` says, as the answer to HEAD wants it.
+    pub fn plain(&mut self, stream: StreamId, status: u16, fields: &[(&[u8], &[u8])], body: &[u8]) {
+        self.sender.plain(stream, status, fields, body);
+    }
+
     /// Whether the call can still be answered.
     pub fn is_open(&self, stream: StreamId) -> bool {
         self.sender.is_open(stream)

@@ -32,6 +32,20 @@ impl CallKind {
     }
 }
 
+/// A request that is not gRPC, whole: a browser, a scraper, a probe.
+#[derive(Debug, Clone, Copy)]
+pub struct PlainRequest<'a> {
+    pub stream: StreamId,
+    /// `:method` as sent.
+    pub method: &'a [u8],
+    /// `:path` as sent, query included; empty for CONNECT, which has none.
+    pub path: &'a [u8],
+    /// Empty if there is none.
+    pub content_type: &'a [u8],
+    pub metadata: Metadata<'a>,
+    pub body: &'a [u8],
+}
+
 /// Where a `:path` leads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Route {
@@ -82,6 +96,17 @@ pub trait Service {
     /// messages arrive. The answer may be given here or later through
     /// [`Connection::responder`](super::Connection::responder).
     fn on_message(&mut self, call: &Call<'_>, message: &[u8], out: &mut Responder<'_>);
+
+    /// Whether requests that are not gRPC go to [`on_plain`](Self::on_plain). If not, the engine
+    /// answers them as grpc-go does: 415. The same for the whole life of a connection.
+    fn answers_plain(&self) -> bool {
+        false
+    }
+
+    /// A request whose `content-type` does not hold `application/grpc`, once the client has sent all
+    /// of it. Answer with [`Responder::plain`], here or later, and with nothing else. There is no
+    /// [`on_cancel`](Self::on_cancel) for it: an answer that comes too late is dropped.
+    fn on_plain(&mut self, _request: &PlainRequest<'_>, _out: &mut Responder<'_>) {}
 
     /// The client half-closed after its messages. Only for client-streaming and bidirectional
     /// calls, whose number of messages is free (also zero: then this is the first the service hears

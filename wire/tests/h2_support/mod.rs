@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use wire::grpc::{
     Call, CallKind, CancelReason, Code, Connection, ConnectionError, ErrorCode, Limits, MethodId,
-    Responder, Route, Service, StreamId,
+    PlainRequest, Responder, Route, Service, StreamId,
 };
 use wire::h2::frame::{FrameHeader, HEADER_BYTES, PREFACE, flag, kind, put_header, put_settings};
 use wire::h2::hpack::decoder::Decoder;
@@ -20,8 +20,12 @@ pub const SECOND: u64 = 1_000_000_000;
 /// Paths: `/t.T/Echo` unary, answers the message; `/t.T/Hold` unary, answers nothing; `/t.T/Fail`
 /// unary, fails; `/t.T/Chat` bidi, echoes and finishes at half-close; `/t.T/Many` server streaming,
 /// sends the message three times; `/t.T/Sum` client streaming, answers the number of messages.
+///
+/// If it answers plain requests, it says what it was asked; `/big?n` answers n bytes, `/later`
+/// nothing yet, and HEAD gets no body.
 #[derive(Default)]
 pub struct TestService {
+    pub answers_plain: bool,
     /// What happened, in words.
     pub log: Vec<String>,
     pub routes: usize,
@@ -75,6 +79,31 @@ impl Service for TestService {
             stream.0,
             message.len()
         ));
+    }
+
+    fn answers_plain(&self) -> bool {
+        self.answers_plain
+    }
+
+    fn on_plain(&mut self, request: &PlainRequest<'_>, out: &mut Responder<'_>) {
+        let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
+        let mut body = format!("{} {}", text(request.method), text(request.path));
+        for part in [request.content_type, request.body] {
+            if !part.is_empty() {
+                body = format!("{body} {}", text(part));
+            }
+        }
+        self.log.push(format!("plain {} {body}", request.stream.0));
+        if let Some(bytes) = text(request.path).strip_prefix("/big?") {
+            body = "x".repeat(bytes.parse().expect("a number"));
+        }
+        if request.method == b"HEAD" {
+            body.clear();
+        }
+        if request.path != b"/later" {
+            let fields: [(&[u8], &[u8]); 1] = [(b"content-type", b"text/plain")];
+            out.plain(request.stream, 200, &fields, body.as_bytes());
+        }
     }
 
     fn on_half_close(&mut self, call: &Call<'_>, out: &mut Responder<'_>) {

@@ -42,6 +42,9 @@ pub(super) struct IncomingCall {
     pub(super) announced: bool,
     /// The single request is complete; it waits in `assembly` for the client to half-close.
     pub(super) has_message: bool,
+    /// Not a call but a request that is not gRPC: `assembly` is its body, and its method means
+    /// nothing.
+    pub(super) is_plain: bool,
     /// An incomplete message with its prefix, or the single request.
     pub(super) assembly: Vec<u8>,
 }
@@ -95,7 +98,7 @@ impl Incoming {
         self.calls[slot as usize].deadline_ns
     }
 
-    fn recycle(&mut self, mut buffer: Vec<u8>) {
+    pub(super) fn recycle(&mut self, mut buffer: Vec<u8>) {
         let capacity = buffer.capacity();
         if 0 < capacity && capacity <= SPARE_BYTES_MAX && self.spare.len() < SPARE_MAX {
             buffer.clear();
@@ -103,8 +106,16 @@ impl Incoming {
         }
     }
 
+    pub(super) fn assembly_bytes(&self) -> usize {
+        self.assembly_bytes
+    }
+
+    pub(super) fn call(&self, slot: Slot) -> &IncomingCall {
+        &self.calls[slot as usize]
+    }
+
     /// Appends to the assembly of a call.
-    fn keep(&mut self, slot: Slot, bytes: &[u8]) {
+    pub(super) fn keep(&mut self, slot: Slot, bytes: &[u8]) {
         let call = &mut self.calls[slot as usize];
         if call.assembly.capacity() == 0 {
             call.assembly = self.spare.pop().unwrap_or_default();
@@ -133,7 +144,7 @@ impl Incoming {
     }
 
     /// Takes the assembly of a call out.
-    fn take(&mut self, slot: Slot) -> Vec<u8> {
+    pub(super) fn take(&mut self, slot: Slot) -> Vec<u8> {
         let assembly = std::mem::take(&mut self.calls[slot as usize].assembly);
         self.assembly_bytes -= assembly.len();
         assembly
@@ -246,6 +257,9 @@ impl Connection {
         let bytes_max = self.limits.message_bytes_max;
         let (id, is_single) = {
             let call = &self.incoming.calls[slot as usize];
+            if call.is_plain {
+                return self.on_plain_body(slot, body, end, service);
+            }
             (call.id, call.kind.has_single_request())
         };
         while !body.is_empty() {
@@ -304,7 +318,9 @@ impl Connection {
     /// The client has half-closed an open call.
     pub(super) fn on_end<S: Service>(&mut self, slot: Slot, service: &mut S) {
         let call = &mut self.incoming.calls[slot as usize];
-        if call.has_message {
+        if call.is_plain {
+            self.deliver_plain(slot, service);
+        } else if call.has_message {
             let assembly = self.incoming.take(slot);
             self.deliver(slot, &assembly[PREFIX_BYTES..], service);
             self.incoming.recycle(assembly);

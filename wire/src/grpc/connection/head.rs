@@ -15,6 +15,8 @@ use crate::h2::hpack::field::FieldKind;
 #[derive(Debug, Clone)]
 pub(super) enum Verdict {
     Call(MethodId, CallKind),
+    /// Not gRPC, and the service answers such requests.
+    Plain,
     /// RST_STREAM(PROTOCOL_ERROR).
     Malformed,
     /// `header_list_bytes_max` passed: RST_STREAM(FRAME_SIZE_ERROR).
@@ -221,12 +223,32 @@ impl Head {
             Verdict::ListTooLarge
         } else if self.is_malformed() {
             Verdict::Malformed
+        } else if self.subtype == Subtype::Invalid
+            && service.answers_plain()
+            && !self.mentions_grpc()
+        {
+            Verdict::Plain
         } else {
             match self.reject().map_or_else(|| self.route(service), Err) {
                 Ok((method, kind)) => Verdict::Call(method, kind),
                 Err(rejection) => Verdict::Reject(Box::new(rejection)),
             }
         };
+    }
+
+    /// Where gRPC and plain HTTP share a port, etcd gives gRPC every request whose content type holds
+    /// this anywhere, and gRPC then refuses those that do not begin with it.
+    fn mentions_grpc(&self) -> bool {
+        const GRPC: &[u8] = b"application/grpc";
+        self.subtype_text.windows(GRPC.len()).any(|at| at == GRPC)
+    }
+
+    pub(super) fn method(&self) -> &[u8] {
+        &self.method
+    }
+
+    pub(super) fn path(&self) -> &[u8] {
+        &self.path
     }
 
     /// RFC 9113 8.3.1: each of the three exactly once, but for CONNECT, which has only a method and

@@ -159,6 +159,14 @@ impl Connection {
             Verdict::Reject(rejection) => {
                 reject(rejection.http_status, rejection.code, &rejection.message);
             }
+            Verdict::Plain if self.heads.metadata_bytes() > self.limits.metadata_bytes_max => {
+                self.sender.stats.limits.metadata_bytes += 1;
+                refused = Some(ErrorCode::EnhanceYourCalm);
+            }
+            Verdict::Plain => {
+                self.begin_plain(id, index, end_stream, service);
+                return Ok(());
+            }
             Verdict::Call(..) if self.heads.metadata_bytes() > self.limits.metadata_bytes_max => {
                 reject(
                     "200",
@@ -185,6 +193,7 @@ impl Connection {
                     content_left: head.content_length,
                     announced: false,
                     has_message: false,
+                    is_plain: false,
                     assembly: Vec::new(),
                 };
                 let slot =

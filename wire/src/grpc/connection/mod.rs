@@ -12,7 +12,7 @@
 //! - Whatever a peer sends, memory stays within [`Limits`].
 //!
 //! Parts: [`head`] and [`heads`] judge and recognise header blocks; `headers`, `data` and `control`
-//! handle the frames; [`sender`] holds streams and output; `timers` what time does. [`streams`],
+//! handle the frames; `plain` what is not gRPC; [`sender`] holds streams and output; `timers` what time does. [`streams`],
 //! [`text`] and [`base64`] are tools.
 //!
 //! Called by the driver of the owning core; never shared. It does not know what a message means.
@@ -23,6 +23,7 @@ mod data;
 mod head;
 mod headers;
 mod heads;
+mod plain;
 mod sender;
 mod streams;
 mod text;

@@ -1,4 +1,5 @@
-//! Encodes the header blocks a gRPC server sends: response headers, trailers, and both in one.
+//! Encodes the header blocks a gRPC server sends: response headers, trailers, and both in one; and
+//! those of plain answers, which are few and leave the table alone.
 //!
 //! There are few distinct fields, so each gets a fixed slot: `content-type`, `grpc-message` and the
 //! status codes enter the dynamic table at their first use and are one byte afterwards. Together
@@ -92,14 +93,20 @@ impl Encoder {
         out: &mut Vec<u8>,
     ) {
         self.begin(out);
-        if http_status == "200" {
-            out.push(0x80 | STATIC_STATUS_200);
-        } else {
-            integer::encode(usize::from(STATIC_STATUS_200), 4, 0, out);
-            string(http_status.as_bytes(), out);
-        }
+        put_http_status(http_status, out);
         self.content_type(content_type, out);
         self.status(code, code_text, message, out);
+    }
+
+    /// The block of an answer that is not gRPC. Names are in lower case.
+    pub fn plain(&mut self, http_status: u16, fields: &[(&[u8], &[u8])], out: &mut Vec<u8>) {
+        self.begin(out);
+        put_http_status(&http_status.to_string(), out);
+        for (name, value) in fields {
+            out.push(0);
+            string(name, out);
+            string(value, out);
+        }
     }
 
     #[inline]
@@ -207,6 +214,16 @@ impl Encoder {
     }
 }
 
+/// `:status`, three digits.
+fn put_http_status(text: &str, out: &mut Vec<u8>) {
+    if text == "200" {
+        out.push(0x80 | STATIC_STATUS_200);
+    } else {
+        integer::encode(usize::from(STATIC_STATUS_200), 4, 0, out);
+        string(text.as_bytes(), out);
+    }
+}
+
 /// Writes a string literal, Huffman-coded if that is shorter.
 fn string(text: &[u8], out: &mut Vec<u8>) {
     let encoded_bytes = huffman::encoded_bytes(text);
@@ -298,6 +315,28 @@ mod tests {
                 decode(&mut decoder, &block),
                 format!(":status=200 content-type=application/grpc{subtype} ")
             );
+        }
+    }
+
+    #[test]
+    fn plain_answers_leave_the_table_alone() {
+        let (mut encoder, mut decoder) = (Encoder::default(), Decoder::new(4096));
+        for round in 0..3 {
+            let mut block = Vec::new();
+            let fields: [(&[u8], &[u8]); 2] = [(b"content-type", b"text/plain"), (b"allow", b"")];
+            let status = [200, 404, 503][round];
+            encoder.plain(status, &fields, &mut block);
+            assert_eq!(
+                decode(&mut decoder, &block),
+                format!(":status={status} content-type=text/plain allow= ")
+            );
+            let mut headers = Vec::new();
+            encoder.headers(ContentType::Grpc, &mut headers);
+            assert_eq!(
+                decode(&mut decoder, &headers),
+                ":status=200 content-type=application/grpc "
+            );
+            assert!(round == 0 || headers.len() == 2);
         }
     }
 

@@ -58,7 +58,7 @@ impl Sender {
     }
 
     #[inline]
-    fn answerable(&mut self, id: StreamId) -> Option<Slot> {
+    pub(super) fn answerable(&mut self, id: StreamId) -> Option<Slot> {
         let slot = self
             .slot(id.0)
             .filter(|&slot| !self.streams[slot as usize].finished);
@@ -130,7 +130,13 @@ impl Sender {
     /// The message at the end of the output is too large for one frame or for the windows: sends
     /// what may go, parks the rest.
     #[cold]
-    fn split_message(&mut self, slot: Slot, start: usize, total: usize, allowed: usize) -> bool {
+    pub(super) fn split_message(
+        &mut self,
+        slot: Slot,
+        start: usize,
+        total: usize,
+        allowed: usize,
+    ) -> bool {
         let sendable = total.min(allowed);
         if sendable < total {
             if self.parked_bytes > self.limits.parked_bytes_max {
@@ -169,7 +175,8 @@ impl Sender {
     #[cold]
     fn refuse_answer(&mut self, slot: Slot) {
         self.stats.limits.parked_bytes += 1;
-        if self.streams[slot as usize].parked.is_none() {
+        let stream = &self.streams[slot as usize];
+        if stream.parked.is_none() && !stream.is_plain {
             let message = "too many answers wait for the client";
             self.end(
                 slot,
@@ -182,7 +189,7 @@ impl Sender {
         }
     }
 
-    fn on_parked(&mut self, slot: Slot) {
+    pub(super) fn on_parked(&mut self, slot: Slot) {
         self.stats.answers_parked += 1;
         self.stall_due_ns = self
             .stall_due_ns
@@ -387,7 +394,7 @@ fn split_frames(out: &mut Vec<u8>, start: usize, payload: usize, frame_bytes_max
 }
 
 #[expect(clippy::vec_box, reason = "the boxes themselves are what is reused")]
-fn park<'a>(
+pub(super) fn park<'a>(
     stream: &'a mut SendStream,
     spare: &mut Vec<Box<Parked>>,
     now_ns: u64,

@@ -14,6 +14,7 @@
 //! - Trailers leave only after all parked bytes of their stream.
 
 mod answers;
+mod plain;
 mod windows;
 
 use std::collections::VecDeque;
@@ -96,6 +97,8 @@ struct SendStream {
     started_ns: u64,
     /// The call is in the list of ended calls.
     is_listed: bool,
+    /// Not a call: a DATA frame ends its answer, not trailers.
+    is_plain: bool,
     subtype: Subtype,
     headers_sent: bool,
     /// The service has given its last answer.
@@ -196,6 +199,7 @@ impl Sender {
             method,
             started_ns: self.now_ns,
             is_listed: false,
+            is_plain: false,
             subtype,
             headers_sent: false,
             finished: false,

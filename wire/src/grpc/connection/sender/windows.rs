@@ -53,13 +53,16 @@ impl Sender {
                 continue;
             }
             stream.is_ready = false;
+            let is_plain = stream.is_plain;
             let Some(mut parked) = stream.parked.take() else {
                 continue;
             };
             let status = parked.status.take();
             self.recycle(parked);
-            if let Some((code, message)) = status {
-                self.put_trailers(slot, code, &message);
+            match status {
+                Some(_) if is_plain => self.end_plain(slot),
+                Some((code, message)) => self.put_trailers(slot, code, &message),
+                None => {}
             }
         }
     }
