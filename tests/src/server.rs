@@ -44,6 +44,8 @@ pub struct Options {
     pub data_dir: Option<PathBuf>,
     /// The one core the process may run on; none leaves the choice to the kernel.
     pub core: Option<usize>,
+    /// The hard limit of open files, and a tenth of it as the soft one; none leaves the limits as they are.
+    pub open_files_max: Option<u64>,
 }
 
 impl Options {
@@ -54,6 +56,7 @@ impl Options {
             tls: None,
             data_dir: None,
             core: None,
+            open_files_max: None,
         }
     }
 
@@ -74,6 +77,11 @@ impl Options {
 
     pub fn core(mut self, core: usize) -> Options {
         self.core = Some(core);
+        self
+    }
+
+    pub fn open_files_max(mut self, limit: u64) -> Options {
+        self.open_files_max = Some(limit);
         self
     }
 }
@@ -325,6 +333,9 @@ impl Server {
                 .arg("--client-cert-auth");
         }
         command.args(&self.options.flags);
+        if let Some(limit) = self.options.open_files_max {
+            limit_open_files(&mut command, limit);
+        }
         command
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -431,6 +442,21 @@ pub(crate) fn die_with_parent(command: &mut Command) {
         rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
         Ok(())
     };
+    // SAFETY: between fork and exec the hook makes one system call and nothing else: it takes no lock and allocates nothing.
+    unsafe {
+        command.pre_exec(hook);
+    }
+}
+
+/// Lets the process open at most `limit` files, and a tenth of that before it asks for more.
+fn limit_open_files(command: &mut Command, limit: u64) {
+    use rustix::process::{Resource, Rlimit, setrlimit};
+    let wanted = Rlimit {
+        // The loader opens the program's libraries under the soft one.
+        current: Some((limit / 10).max(8)),
+        maximum: Some(limit),
+    };
+    let hook = move || Ok(setrlimit(Resource::Nofile, wanted)?);
     // SAFETY: between fork and exec the hook makes one system call and nothing else: it takes no lock and allocates nothing.
     unsafe {
         command.pre_exec(hook);

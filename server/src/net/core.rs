@@ -34,6 +34,8 @@ use super::table::ConnectionTable;
 
 /// Bytes taken from a socket at once, in one buffer for all connections of the core.
 const RECEIVE_BYTES: usize = 256 << 10;
+/// Connections of one net core, however many descriptors there are; one more is closed at once and counted.
+pub const CONNECTIONS_MAX: usize = 65_536;
 
 /// Time since the process started.
 #[derive(Clone, Copy)]
@@ -77,6 +79,8 @@ pub struct NetCore {
     pub(super) next_barrier: Cell<u32>,
     /// Bound early, accepted from once the member serves.
     pub(super) listeners: RefCell<Vec<BoundListener>>,
+    /// Connections open at once, so that descriptors suffice; at most [`CONNECTIONS_MAX`].
+    pub(super) connections_max: usize,
     /// Why connections ended, counted.
     pub(super) ended: RefCell<FxHashMap<&'static str, u64>>,
     /// HTTP/2 limits hit on connections that are over.
@@ -96,6 +100,7 @@ impl NetCore {
         tls: Option<CertReloader>,
         state: NetState,
         listeners: Vec<BoundListener>,
+        connections_max: usize,
         inbox_signal: Signal,
     ) -> Rc<NetCore> {
         Rc::new(NetCore {
@@ -113,6 +118,7 @@ impl NetCore {
             barriers: RefCell::default(),
             next_barrier: Cell::new(0),
             listeners: RefCell::new(listeners),
+            connections_max,
             ended: RefCell::default(),
             limit_hits: RefCell::default(),
             inbox_signal,

@@ -13,8 +13,6 @@ use super::calls::Calls;
 use super::connection::{Connection, Next, Protocols};
 use super::core::NetCore;
 
-/// Connections of one net core; one more is closed at once and counted.
-pub const CONNECTIONS_MAX: usize = 65_536;
 /// Pause after the process ran out of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -38,7 +36,7 @@ impl NetCore {
     pub async fn accept(self: Rc<Self>, listener: Listener, is_tls: bool) {
         while !self.shared.is_stopping() {
             match listener.accept().await {
-                Ok(socket) if self.connections.borrow().len() < CONNECTIONS_MAX => {
+                Ok(socket) if self.connections.borrow().len() < self.connections_max => {
                     self.open(socket, is_tls);
                 }
                 Ok(_) => self.count_end("too_many_connections"),

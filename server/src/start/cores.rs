@@ -62,6 +62,8 @@ pub struct Parts {
     pub tls: Option<TlsFiles>,
     /// For each net core, its own sockets on every address.
     pub listeners: Vec<Vec<BoundListener>>,
+    /// Connections that one net core may have open.
+    pub connections_max: usize,
 }
 
 /// The running cores.
@@ -129,6 +131,7 @@ struct NetSeat {
     calls: CallSettings,
     tls: Option<CertReloader>,
     listeners: Vec<BoundListener>,
+    connections_max: usize,
 }
 
 struct LogSeat {
@@ -228,6 +231,7 @@ pub fn start(parts: Parts) -> Result<Cores, Box<dyn std::error::Error>> {
             calls: parts.calls.clone(),
             tls,
             listeners,
+            connections_max: parts.connections_max,
         });
     }
     assert_eq!(
@@ -400,6 +404,7 @@ fn start_net(
         seat.tls,
         state,
         seat.listeners,
+        seat.connections_max,
         signal,
     );
     backend.attach(Rc::downgrade(&core));

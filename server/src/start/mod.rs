@@ -1,13 +1,14 @@
 //! From a checked configuration to a running member, and back to a stopped one.
 //!
-//! In reading order: [`open`] brings up what the disk holds, [`cores`] lays the rings between the
-//! stages and starts the cores, [`signals`] waits for the operator.
+//! In reading order: [`limits`] asks what the host allows, [`open`] brings up what the disk holds, [`cores`] lays the rings
+//! between the stages and starts the cores, [`signals`] waits for the operator.
 //!
 //! Always true here: addresses are bound first, so that a second server is refused before it touches a
 //! file, and accepted from last: clients are served only
 //! after the member has applied everything it had acknowledged and has published itself.
 
 pub mod cores;
+pub mod limits;
 pub mod open;
 pub mod signals;
 
@@ -23,7 +24,7 @@ use crate::config::{self, Config, CoreChoice, DataDir, Notice, Quota, Scheme, St
 use crate::logging;
 use crate::metrics::{MemberInfo, Metrics};
 use crate::net::CallSettings;
-use crate::net::core::{BoundListener, Clock};
+use crate::net::core::{BoundListener, CONNECTIONS_MAX, Clock};
 use crate::pipeline::{CorePlan, plan};
 use crate::runtime::Listener;
 use crate::version::{CLUSTER_VERSION, COMPATIBLE_VERSION};
@@ -75,6 +76,8 @@ fn serve(config: &Config) -> Result<(), AnyError> {
     signals::block()?;
     let plan = place(&config.cores)?;
     let nets = plan.iter().filter(|core| core.is_net).count();
+    // A URL with a name may have an address of each family.
+    let descriptors = limits::descriptors(plan.len(), 2 * nets * config.listen_client_urls.len())?;
     let listeners = listen(config, nets)?;
     let mut notices = Vec::new();
     let dir = DataDir::open(&config.data_dir, &config.wal_dir, &mut notices)?;
@@ -139,6 +142,7 @@ fn serve(config: &Config) -> Result<(), AnyError> {
         tick: config.heartbeat_interval,
         tls: config.client_tls.clone(),
         listeners,
+        connections_max: descriptors.connections_per_core(nets, CONNECTIONS_MAX),
     };
     let cores = cores::start(parts).map_err(|error| explain_start(error.as_ref()))?;
     let signal = signals::wait();

@@ -4,8 +4,10 @@
 //! - [`requests`]: limits set by flags, malformed calls, and a txn on which a real etcd stops;
 //! - [`http`]: the plain endpoints on the same port;
 //! - [`ports`]: garbage, TLS where none is spoken, none where TLS is;
+//! - [`host`]: what the host allows, such as open files;
 //! - [`starting`]: flags, data directories that cannot be used, the end by SIGTERM.
 
+mod host;
 mod http;
 mod ports;
 mod quota;
