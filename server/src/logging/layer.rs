@@ -339,8 +339,8 @@ mod tests {
         let log = || {
             tracing::debug!("quiet");
             tracing::info!("loud");
-            tracing::info!(target: "glommio::x", "library info");
-            tracing::warn!(target: "glommio::x", "library warning");
+            tracing::info!(target: "mio::x", "library info");
+            tracing::warn!(target: "mio::x", "library warning");
         };
         let messages = |lines: Vec<String>| -> Vec<String> {
             lines

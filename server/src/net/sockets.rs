@@ -27,7 +27,10 @@ impl NetCore {
                     "ready to serve client requests"
                 );
             }
-            let listener = Listener::from_std(bound.socket);
+            let listener = match Listener::from_std(bound.socket) {
+                Ok(listener) => listener,
+                Err(error) => crate::fatal::fatal("a listening socket cannot be watched", &error),
+            };
             spawn(Class::Request, self.clone().accept(listener, bound.is_tls));
         }
     }
@@ -50,13 +53,7 @@ impl NetCore {
 
     fn open(self: &Rc<Self>, socket: Socket, is_tls: bool) {
         let now_ns = self.clock.now_ns();
-        let sender = match socket.sender() {
-            Ok(sender) => sender,
-            Err(error) => {
-                tracing::warn!(error = %error, "cannot open a connection");
-                return self.count_end("no_descriptor");
-            }
-        };
+        let sender = socket.sender();
         let tls = self.tls.as_ref().filter(|_| is_tls).map(|reloader| {
             let config = reloader.borrow_mut().current(Instant::now()).clone();
             TlsSession::new(config)

@@ -1,36 +1,35 @@
 //! Doorbell: how another thread, or the log's ring, wakes a core.
 //!
-//! A doorbell is a socket pair whose reading end the core's executor polls with its other sockets,
-//! so a ring is an ordinary readiness event and depends on nothing but the kernel.
+//! A doorbell is an eventfd whose edges the core's executor watches with its sockets. Nobody reads
+//! it: each write is an edge of its own, and its counter has room for centuries of them.
 //!
 //! Always true here: the waiter takes the `rung` flag down *before* it looks at the queue behind
 //! the bell, and a ringer puts its item into the queue *before* it raises the flag. So either the
-//! waiter sees the item or the ringer sees the flag down and sends a byte; no wake-up is lost:
+//! waiter sees the item or the ringer sees the flag down and writes; no wake-up is lost:
 //!
 //! ```text
-//! ringer: push item; if !rung.swap(true) { send byte }
-//! waiter: receive bytes; rung.store(false); drain queue
+//! ringer: push item; if !rung.swap(true) { write }
+//! waiter: woken; rung.store(false); drain queue
 //! ```
 //!
-//! The cost is one `send` for each time the waiter had gone to look, however many items are pushed.
+//! The cost is one `write` for each time the waiter had gone to look, however many items are pushed.
 
+use std::future::poll_fn;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
-use std::os::unix::net::UnixStream;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::driver::Wakeable;
+use super::executor::current;
+use super::readiness::Readiness;
 
 /// The waiting end before its core has started: made anywhere, turned into a [`BellWaiter`] there.
-pub struct Bell {
-    reader: OwnedFd,
-    shared: Arc<Shared>,
-}
+pub struct Bell(Arc<Shared>);
 
 struct Shared {
     rung: AtomicBool,
-    writer: OwnedFd,
+    event: OwnedFd,
 }
 
 /// The ringing end; cheap to clone, usable from any thread.
@@ -39,43 +38,41 @@ pub struct BellRinger(Arc<Shared>);
 
 /// The waiting end, bound to the executor of the core that waits.
 pub struct BellWaiter {
-    wakeable: Wakeable,
     shared: Arc<Shared>,
+    readiness: Rc<Readiness>,
+    key: usize,
 }
 
 impl Bell {
     /// # Errors
     /// The process is out of file descriptors.
     pub fn new() -> io::Result<Bell> {
-        let (reader, writer) = UnixStream::pair()?;
-        reader.set_nonblocking(true)?;
-        writer.set_nonblocking(true)?;
-        // SAFETY: `into_raw_fd` gives up ownership of a valid descriptor that nobody else holds.
-        let (reader, writer) = unsafe {
-            (
-                OwnedFd::from_raw_fd(reader.into_raw_fd()),
-                OwnedFd::from_raw_fd(writer.into_raw_fd()),
-            )
+        // SAFETY: plain system call; a non-negative result is a descriptor nobody else owns.
+        let event = unsafe {
+            match libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) {
+                fd if 0 <= fd => OwnedFd::from_raw_fd(fd),
+                _ => return Err(io::Error::last_os_error()),
+            }
         };
-        Ok(Bell {
-            reader,
-            shared: Arc::new(Shared {
-                rung: AtomicBool::new(false),
-                writer,
-            }),
-        })
+        let rung = AtomicBool::new(false);
+        Ok(Bell(Arc::new(Shared { rung, event })))
     }
 
     pub fn ringer(&self) -> BellRinger {
-        BellRinger(self.shared.clone())
+        BellRinger(self.0.clone())
     }
 
     /// Binds the waiting end to the executor of the current core.
-    pub fn listen(self) -> BellWaiter {
-        BellWaiter {
-            wakeable: Wakeable::new(self.reader),
-            shared: self.shared,
-        }
+    ///
+    /// # Errors
+    /// The kernel cannot watch one more descriptor.
+    pub fn listen(self) -> io::Result<BellWaiter> {
+        let (key, readiness) = current().poller.add(self.0.event.as_raw_fd())?;
+        Ok(BellWaiter {
+            shared: self.0,
+            readiness,
+            key,
+        })
     }
 }
 
@@ -85,29 +82,34 @@ impl BellRinger {
         if self.0.rung.swap(true, Ordering::SeqCst) {
             return;
         }
-        // A full socket buffer means bytes the waiter has not taken yet: it will wake anyway.
-        // SAFETY: the descriptor is open while `self` lives; one byte is read from a static.
+        let one = 1u64.to_ne_bytes();
+        // SAFETY: writes 8 bytes from `one` to a descriptor that is open while `self` lives. It can
+        // only refuse when its counter is full, at 2^64.
         unsafe {
-            libc::send(
-                self.0.writer.as_raw_fd(),
-                [1u8].as_ptr().cast(),
-                1,
-                libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL,
-            );
+            libc::write(self.0.event.as_raw_fd(), one.as_ptr().cast(), one.len());
         }
     }
 
-    /// A descriptor to which a ring operation may send a byte to wake the waiter. The waiter cannot
-    /// miss such a byte: it looks at everything it watches each time it wakes.
-    pub fn wake_fd(&self) -> BorrowedFd<'_> {
-        self.0.writer.as_fd()
+    /// The eventfd, for a ring that signals its completions through it. The waiter cannot miss
+    /// one: it looks at everything it watches each time it wakes.
+    pub fn event_fd(&self) -> BorrowedFd<'_> {
+        self.0.event.as_fd()
     }
 }
 
 impl BellWaiter {
     /// Returns when the bell was rung since the last return. Look at the queues afterwards.
     pub async fn wait(&mut self) {
-        self.wakeable.drained().await;
+        poll_fn(|cx| self.readiness.reading.poll(cx)).await;
+        self.readiness.reading.lower();
         self.shared.rung.store(false, Ordering::SeqCst);
+    }
+}
+
+impl Drop for BellWaiter {
+    fn drop(&mut self) {
+        current()
+            .poller
+            .remove(self.key, self.shared.event.as_raw_fd());
     }
 }

@@ -353,7 +353,10 @@ impl Seat {
         }
         spawn(Class::Background, keep_books(core_metrics, stages.clone()));
 
-        let mut bell = self.bell.listen();
+        let mut bell = match self.bell.listen() {
+            Ok(bell) => bell,
+            Err(error) => crate::fatal::fatal("the core cannot watch its doorbell", &error),
+        };
         while !wiring.shared.is_stopping() {
             bell.wait().await;
             signals.net.notify();
@@ -423,7 +426,7 @@ fn start_log(
     signal: Signal,
 ) -> Rc<RefCell<LogStage>> {
     let mut wal = seat.wal;
-    if let Err(error) = wal.wake_through(ringer.wake_fd()) {
+    if let Err(error) = wal.wake_through(ringer.event_fd()) {
         crate::fatal::fatal("the log's ring cannot wake its core", &error);
     }
     let stage = LogStage::new(LogParts {

@@ -10,8 +10,8 @@
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use thiserror::Error;
 
-/// A connection has one descriptor to read and one to send, and a third while its client takes answers slowly.
-pub const DESCRIPTORS_PER_CONNECTION: u64 = 3;
+/// A connection reads and sends through one descriptor.
+pub const DESCRIPTORS_PER_CONNECTION: u64 = 1;
 /// With room for fewer connections than this a start is refused.
 pub const CONNECTIONS_MIN: u64 = 32;
 /// With room for fewer the log warns: a default limit of 1024 was probably never looked at.
@@ -20,8 +20,8 @@ const CONNECTIONS_RECOMMENDED_MIN: u64 = 1024;
 /// Standard streams, log outputs, tree file, log segments and their ring, and files that are open for a moment (certificates,
 /// `/proc`, a segment being prepared).
 const FIXED: u64 = 40;
-/// Rings, timers and doorbells of one core.
-const PER_CORE: u64 = 8;
+/// What one core waits through, and its doorbell.
+const PER_CORE: u64 = 4;
 
 /// Why the limit cannot carry the member.
 #[derive(Debug, Error, PartialEq, Eq)]

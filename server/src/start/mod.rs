@@ -318,14 +318,11 @@ fn limits(config: &Config) -> Limits {
     limits
 }
 
-/// Says what to do when the kernel or a limit refuses the rings.
+/// Says what to do when a limit refuses the cores.
 fn explain_start(error: &dyn std::error::Error) -> AnyError {
     let text = error.to_string();
-    let is_about = |word: &str| text.to_lowercase().contains(word);
-    let remedy = if is_about("memlock") || is_about("cannot allocate memory") {
-        "; rings are made of locked memory, at least 512 KiB must be allowed: raise the limit (`ulimit -l unlimited`, or LimitMEMLOCK=infinity in the unit) or use fewer cores (--cores)"
-    } else if is_about("function not implemented") || is_about("not permitted") {
-        "; io_uring is refused here: it needs Linux 5.15 or newer, kernel.io_uring_disabled=0, and in a container a seccomp profile that allows io_uring_setup, io_uring_enter and io_uring_register"
+    let remedy = if text.contains("Too many open files") {
+        "; raise the limit on open files (`ulimit -n`, or LimitNOFILE= in the unit)"
     } else {
         ""
     };

@@ -850,7 +850,7 @@ impl WriteQueue for CrashQueue {
     fn waker(&self) -> Waker {
         Waker {
             event: None,
-            socket: Arc::default(),
+            through: Arc::default(),
         }
     }
 

@@ -316,7 +316,7 @@ impl WriteQueue for MemoryQueue {
     fn waker(&self) -> Waker {
         Waker {
             event: None,
-            socket: Arc::default(),
+            through: Arc::default(),
         }
     }
 

@@ -113,9 +113,10 @@ pub trait WriteQueue: Send {
     /// Makes `event_fd` readable from another thread.
     fn waker(&self) -> Waker;
 
-    /// From now on every end of an operation, and every ring of a [`Waker`], also sends one byte to
-    /// `socket`, for a core whose runtime waits on sockets alone. Simulated disks ignore it.
-    fn wake_through(&mut self, socket: BorrowedFd<'_>) -> io::Result<()>;
+    /// From now on ends of operations and rings of a [`Waker`] are edges of `event`, an eventfd
+    /// that a core watches for changes and nobody reads, in place of `event_fd`. Call once.
+    /// Simulated disks ignore it.
+    fn wake_through(&mut self, event: BorrowedFd<'_>) -> io::Result<()>;
 
     /// What this queue turned out to be.
     fn report(&self) -> QueueReport;
@@ -126,5 +127,5 @@ pub trait WriteQueue: Send {
 pub struct Waker {
     pub(super) event: Option<Arc<OwnedFd>>,
     /// Set by [`WriteQueue::wake_through`].
-    pub(super) socket: Arc<OnceLock<OwnedFd>>,
+    pub(super) through: Arc<OnceLock<OwnedFd>>,
 }

@@ -17,7 +17,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::sync::{Arc, OnceLock};
 
-use io_uring::{IoUring, opcode, squeue, types};
+use io_uring::{IoUring, opcode, types};
 
 use super::buffer::AlignedBuffer;
 use super::directory::{DirectoryLock, LockHeld};
@@ -25,22 +25,15 @@ use super::queue::{
     Completion, FileSlot, GroupFile, QueueOptions, QueueReport, Waker, WriteOp, WriteQueue,
 };
 
-/// Marks the end of a wake-up among the completions.
-const WAKE_TOKEN: u64 = u64::MAX;
-/// What a wake-up sends.
-static WAKE_BYTE: [u8; 1] = [1];
-
 /// The real [`WriteQueue`].
 pub struct UringQueue {
     ring: IoUring,
     event: Arc<OwnedFd>,
+    /// See [`WriteQueue::wake_through`].
+    through: Arc<OnceLock<OwnedFd>>,
     files: Vec<Option<GroupFile>>,
     buffers: Vec<AlignedBuffer>,
     in_flight: Vec<WriteOp>,
-    /// Taken from the ring while waiting, not yet handed out.
-    ended: Vec<Completion>,
-    /// See [`WriteQueue::wake_through`].
-    socket: Arc<OnceLock<OwnedFd>>,
     depth_max: usize,
     is_broken: bool,
     report: QueueReport,
@@ -55,8 +48,7 @@ impl UringQueue {
         let depth_max = options.depth_max.max(1);
         let ring = IoUring::builder()
             .dontfork()
-            // Each write may be followed by its wake-up.
-            .build(2 * u32::from(depth_max).next_power_of_two())
+            .build(u32::from(depth_max).next_power_of_two())
             .map_err(explain_setup)?;
         // SAFETY: plain system call; a non-negative result is a descriptor nobody else owns.
         let event = unsafe {
@@ -92,11 +84,10 @@ impl UringQueue {
         Ok(UringQueue {
             ring,
             event: Arc::new(event),
+            through: Arc::default(),
             files: (0..options.files_max).map(|_| None).collect(),
             buffers,
             in_flight: Vec::with_capacity(usize::from(depth_max)),
-            ended: Vec::new(),
-            socket: Arc::default(),
             depth_max: usize::from(depth_max),
             is_broken: false,
             report,
@@ -147,24 +138,10 @@ impl UringQueue {
         let entry = self
             .entry(op)
             .ok_or_else(|| io::Error::other(format!("nothing is attached as {:?}", op.slot)))?;
-        let pushed = match self.socket.get() {
-            // SAFETY: the memory the entry points to belongs to `op.buffer`, which the caller moves
-            // into `in_flight` once we return `Ok` and which stays there until the completion
-            // (moving the owner does not move the heap memory). The file stays open in `files` or
-            // the table.
-            None => unsafe { self.ring.submission().push(&entry) },
-            Some(socket) => {
-                // Linked so that the byte leaves when the write has ended, whichever way it ended.
-                let entry = entry.flags(squeue::Flags::IO_HARDLINK);
-                let socket = types::Fd(socket.as_raw_fd());
-                let wake = opcode::Send::new(socket, WAKE_BYTE.as_ptr(), 1)
-                    .flags(libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL)
-                    .build()
-                    .user_data(WAKE_TOKEN);
-                // SAFETY: as above; the byte is static, the socket open as long as the queue.
-                unsafe { self.ring.submission().push_multiple(&[entry, wake]) }
-            }
-        };
+        // SAFETY: the memory the entry points to belongs to `op.buffer`, which the caller moves into
+        // `in_flight` once we return `Ok` and which stays there until the completion (moving the
+        // owner does not move the heap memory). The file stays open in `files` or the table.
+        let pushed = unsafe { self.ring.submission().push(&entry) };
         if pushed.is_err() {
             return Err(io::Error::other("the submission queue is full"));
         }
@@ -244,11 +221,7 @@ impl WriteQueue for UringQueue {
 
     fn poll_completions(&mut self, out: &mut Vec<Completion>) -> usize {
         let before = out.len();
-        out.append(&mut self.ended);
         for ended in self.ring.completion() {
-            if ended.user_data() == WAKE_TOKEN {
-                continue;
-            }
             let place = self
                 .in_flight
                 .iter()
@@ -269,11 +242,7 @@ impl WriteQueue for UringQueue {
             return Ok(());
         }
         loop {
-            // The end of a wake-up may be all that waits; only the end of a write counts.
-            let mut ended = std::mem::take(&mut self.ended);
-            self.poll_completions(&mut ended);
-            self.ended = ended;
-            if !self.ended.is_empty() {
+            if !self.ring.completion().is_empty() {
                 return Ok(());
             }
             match self.ring.submit_and_wait(1) {
@@ -289,6 +258,9 @@ impl WriteQueue for UringQueue {
     }
 
     fn clear_event(&mut self) {
+        if self.through.get().is_some() {
+            return;
+        }
         let mut count = [0u8; 8];
         // SAFETY: reads at most 8 bytes into `count` from an open, non-blocking descriptor.
         let _nothing_to_clear = unsafe {
@@ -303,15 +275,17 @@ impl WriteQueue for UringQueue {
     fn waker(&self) -> Waker {
         Waker {
             event: Some(self.event.clone()),
-            socket: self.socket.clone(),
+            through: self.through.clone(),
         }
     }
 
-    fn wake_through(&mut self, socket: BorrowedFd<'_>) -> io::Result<()> {
-        let socket = socket.try_clone_to_owned()?;
+    fn wake_through(&mut self, event: BorrowedFd<'_>) -> io::Result<()> {
+        let event = event.try_clone_to_owned()?;
+        self.ring.submitter().unregister_eventfd()?;
+        self.ring.submitter().register_eventfd(event.as_raw_fd())?;
         assert!(
-            self.socket.set(socket).is_ok(),
-            "the wake-up socket is set once"
+            self.through.set(event).is_ok(),
+            "the event descriptor is replaced once"
         );
         Ok(())
     }
@@ -344,18 +318,12 @@ impl Drop for UringQueue {
 impl Waker {
     /// Makes the event descriptor readable. Safe to call any number of times.
     pub fn wake(&self) {
-        let Some(event) = &self.event else { return };
+        let Some(own) = &self.event else { return };
+        let event = self.through.get().unwrap_or(own);
         let one = 1u64.to_ne_bytes();
         // SAFETY: writes 8 bytes from `one` to an open descriptor. A full counter refuses, and is
         // readable already.
         let _refused = unsafe { libc::write(event.as_raw_fd(), one.as_ptr().cast(), one.len()) };
-        if let Some(socket) = self.socket.get() {
-            // SAFETY: sends one static byte. A full buffer means bytes nobody took yet: it will wake.
-            let _full = unsafe {
-                let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
-                libc::send(socket.as_raw_fd(), WAKE_BYTE.as_ptr().cast(), 1, flags)
-            };
-        }
     }
 }
 

@@ -225,10 +225,10 @@ impl Log {
         self.queue.event_fd()
     }
 
-    /// From now on `socket` gets a byte whenever `poll` may have something new, for a core whose
-    /// runtime waits on sockets alone. Call once.
-    pub fn wake_through(&mut self, socket: BorrowedFd<'_>) -> io::Result<()> {
-        self.queue.wake_through(socket)
+    /// From now on `event`, an eventfd watched for edges, tells when `poll` may have something new.
+    /// Call once.
+    pub fn wake_through(&mut self, event: BorrowedFd<'_>) -> io::Result<()> {
+        self.queue.wake_through(event)
     }
 
     /// Waits for the write in flight, if any. For shutdown and measurements, not for a core that

@@ -10,7 +10,7 @@ fn too_few_open_files_are_refused_with_the_number_that_would_do() {
         return;
     }
     let mut least = 0;
-    for limit in [20, 60, 120] {
+    for limit in [20, 40, 60] {
         let options = Options::new(Kind::subject()).open_files_max(limit);
         let refused = Server::try_start(options).expect_err("too few open files");
         let text = refused.text();
