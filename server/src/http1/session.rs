@@ -35,6 +35,8 @@ pub struct Http1Session<B: Backend> {
     pipe: Rc<RefCell<Pipe>>,
     connection: Pin<Box<http1::Connection<PipeEnd, Endpoints<B>>>>,
     in_flight: Rc<Cell<bool>>,
+    /// Bytes came after the last answer and have not become a request yet.
+    has_begun: bool,
     is_done: bool,
 }
 
@@ -56,12 +58,14 @@ impl<B: Backend> Http1Session<B> {
             pipe,
             connection: Box::pin(connection),
             in_flight,
+            has_begun: false,
             is_done: false,
         }
     }
 
     /// Adds bytes the client sent. Poll afterwards.
     pub fn feed(&mut self, bytes: &[u8]) {
+        self.has_begun = true;
         self.pipe.borrow_mut().push_input(bytes);
     }
 
@@ -82,7 +86,10 @@ impl<B: Backend> Http1Session<B> {
             return Poll::Ready(Ok(()));
         }
         let result = match self.connection.as_mut().poll(cx) {
-            Poll::Pending => return Poll::Pending,
+            Poll::Pending => {
+                self.has_begun &= !self.in_flight.get() && !self.has_output();
+                return Poll::Pending;
+            }
             Poll::Ready(result) => result,
         };
         self.is_done = true;
@@ -96,6 +103,11 @@ impl<B: Backend> Http1Session<B> {
 
     pub fn has_output(&self) -> bool {
         self.pipe.borrow().output_bytes() != 0
+    }
+
+    /// The head of a request is on its way; the header timeout may close such a connection.
+    pub fn is_reading_head(&self) -> bool {
+        self.has_begun
     }
 
     /// No request is being answered and no reply waits; the idle timeout may close such a connection.

@@ -27,6 +27,11 @@ pub struct ConnectionKey {
 
 /// Above this much unsent output a connection is not read from.
 pub const UNSENT_BYTES_MAX: usize = 4 << 20;
+/// How long a connection may say nothing that tells its protocol, TLS included: etcd's bound for a
+/// TLS handshake.
+const HANDSHAKE_TIMEOUT_NS: u64 = 10_000_000_000;
+/// How long the head of an HTTP/1.1 request may take to come whole, as in etcd.
+const HEAD_TIMEOUT_NS: u64 = 300_000_000_000;
 /// A spare output buffer larger than this is given back to the allocator.
 const SPARE_BYTES_MAX: usize = 1 << 20;
 
@@ -42,6 +47,14 @@ pub struct Connection {
     /// Close the socket once everything is sent.
     is_ending: Cell<bool>,
     is_dead: Cell<bool>,
+    /// Bytes have come from the peer.
+    has_spoken: Cell<bool>,
+    /// It was told to go to make room for another.
+    is_replaced: Cell<bool>,
+    /// Why it was killed, for the counter.
+    end_reason: Cell<Option<&'static str>>,
+    /// Since when an HTTP/1.1 request's head has been on its way.
+    head_since_ns: Cell<u64>,
     /// Raised when output was taken, so that the reading task may go on.
     room: Signal,
     http1_waker: RefCell<Option<Waker>>,
@@ -117,6 +130,10 @@ impl Connection {
             has_writer: Cell::new(false),
             is_ending: Cell::new(false),
             is_dead: Cell::new(false),
+            has_spoken: Cell::new(false),
+            is_replaced: Cell::new(false),
+            end_reason: Cell::new(None),
+            head_since_ns: Cell::new(now_ns),
             room: Signal::new(),
             http1_waker: RefCell::default(),
             is_dirty: Cell::new(false),
@@ -131,7 +148,13 @@ impl Connection {
         protocols: &Protocols<'_>,
         service: &mut S,
     ) -> Next {
+        self.has_spoken.set(true);
         let stack = &mut *self.stack.borrow_mut();
+        if let Protocol::Http1(session) = &stack.protocol
+            && !session.is_reading_head()
+        {
+            self.head_since_ns.set(now_ns);
+        }
         let Some(tls) = &mut stack.tls else {
             return stack
                 .protocol
@@ -167,11 +190,6 @@ impl Connection {
             Protocol::Grpc(grpc) => Some(work(grpc)),
             _ => None,
         }
-    }
-
-    pub fn is_sniffing(&self) -> bool {
-        let stack = self.stack.borrow();
-        matches!(stack.protocol, Protocol::Sniffing(_))
     }
 
     /// Moves output towards the socket. Call at the end of each pass that touched the connection.
@@ -253,6 +271,54 @@ impl Connection {
             self.sender.shutdown();
             self.room.notify();
             self.wake_http1();
+        }
+    }
+
+    /// As [`Connection::kill`]; `reason` is what is counted.
+    pub fn kill_for(&self, reason: &'static str) {
+        if !self.is_dead.get() {
+            self.end_reason.set(Some(reason));
+            self.kill();
+        }
+    }
+
+    /// It has never spoken and makes room for another.
+    pub fn replace(&self) {
+        self.is_replaced.set(true);
+        self.kill_for("never_spoke");
+    }
+
+    pub fn is_replaced(&self) -> bool {
+        self.is_replaced.get()
+    }
+
+    pub fn end_reason(&self) -> Option<&'static str> {
+        self.end_reason.get()
+    }
+
+    /// Whether its peer has not sent one byte.
+    pub fn is_silent(&self) -> bool {
+        !self.has_spoken.get()
+    }
+
+    /// The name of the time limit that this connection has passed before it asked for anything.
+    pub fn overdue(&self, now_ns: u64) -> Option<&'static str> {
+        let is_past = |since_ns: u64, after_ns: u64| since_ns.saturating_add(after_ns) < now_ns;
+        match &self.stack.borrow().protocol {
+            Protocol::Sniffing(_) if is_past(self.opened_ns, HANDSHAKE_TIMEOUT_NS) => {
+                Some(if self.is_silent() {
+                    "never_spoke"
+                } else {
+                    "handshake_timeout"
+                })
+            }
+            Protocol::Http1(session)
+                if session.is_reading_head()
+                    && is_past(self.head_since_ns.get(), HEAD_TIMEOUT_NS) =>
+            {
+                Some("head_timeout")
+            }
+            _ => None,
         }
     }
 

@@ -22,6 +22,7 @@ use crate::pipeline::{Inbox, NetId, ReplyBatch, Shared, ToNet};
 use crate::runtime::{Class, Signal, spawn};
 use crate::tls::CertReloader;
 
+use super::admission::Admission;
 use super::barrier::{BARRIER, Barrier};
 use super::books::{Ended, Work};
 use super::connection::{Connection, ConnectionKey};
@@ -34,7 +35,7 @@ use super::table::ConnectionTable;
 
 /// Bytes taken from a socket at once, in one buffer for all connections of the core.
 const RECEIVE_BYTES: usize = 256 << 10;
-/// Connections of one net core, however many descriptors there are; one more is closed at once and counted.
+/// Connections of one net core, however many descriptors there are; see [`super::admission`] for one more.
 pub const CONNECTIONS_MAX: usize = 65_536;
 
 /// Time since the process started.
@@ -79,8 +80,8 @@ pub struct NetCore {
     pub(super) next_barrier: Cell<u32>,
     /// Bound early, accepted from once the member serves.
     pub(super) listeners: RefCell<Vec<BoundListener>>,
-    /// Connections open at once, so that descriptors suffice; at most [`CONNECTIONS_MAX`].
-    pub(super) connections_max: usize,
+    /// Knows how many connections may be open, so that descriptors suffice.
+    pub(super) admission: RefCell<Admission>,
     /// Why connections ended, counted.
     pub(super) ended: RefCell<FxHashMap<&'static str, u64>>,
     /// HTTP/2 limits hit on connections that are over.
@@ -90,6 +91,7 @@ pub struct NetCore {
 }
 
 impl NetCore {
+    /// `connections_max` is at most [`CONNECTIONS_MAX`].
     #[allow(clippy::too_many_arguments)]
     pub fn new(
         id: NetId,
@@ -118,7 +120,7 @@ impl NetCore {
             barriers: RefCell::default(),
             next_barrier: Cell::new(0),
             listeners: RefCell::new(listeners),
-            connections_max,
+            admission: RefCell::new(Admission::new(connections_max)),
             ended: RefCell::default(),
             limit_hits: RefCell::default(),
             inbox_signal,

@@ -10,6 +10,7 @@
 //! Always true here: a net core shares nothing with other cores but the rings, the read view of the
 //! store and the words of [`crate::pipeline::Shared`]; nothing waits inside a callback.
 
+mod admission;
 mod barrier;
 mod books;
 mod calls;

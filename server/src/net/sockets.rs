@@ -9,12 +9,16 @@ use std::time::{Duration, Instant};
 use crate::runtime::{Class, Listener, Socket, sleep, spawn};
 use crate::tls::TlsSession;
 
+use super::admission::{Shortage, Verdict};
 use super::calls::Calls;
-use super::connection::{Connection, Next, Protocols};
+use super::connection::{Connection, ConnectionKey, Next, Protocols};
 use super::core::NetCore;
+use super::table::ConnectionTable;
 
 /// Pause after the process ran out of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Pause before a new connection that waits for room is decided on again.
+const WAIT_PAUSE: Duration = Duration::from_millis(2);
 
 impl NetCore {
     /// The member is ready: its clients are let in.
@@ -39,21 +43,73 @@ impl NetCore {
     pub async fn accept(self: Rc<Self>, listener: Listener, is_tls: bool) {
         while !self.shared.is_stopping() {
             match listener.accept().await {
-                Ok(socket) if self.connections.borrow().len() < self.connections_max => {
-                    self.open(socket, is_tls);
+                Ok(socket) => {
+                    if self.await_room().await {
+                        self.open(socket, is_tls);
+                    } else {
+                        self.count_end("too_many_connections");
+                    }
                 }
-                Ok(_) => self.count_end("too_many_connections"),
-                Err(error) => {
-                    tracing::warn!(error = %error, "cannot accept a connection");
+                Err(error) if is_shortage(&error) => {
+                    // The client waits in the kernel's queue; it is accepted once there is room.
+                    self.relieve();
                     sleep(ACCEPT_PAUSE).await;
+                }
+                Err(error) => {
+                    // The client has gone again before it was let in.
+                    tracing::debug!(error = %error, "a connection ended before it was accepted");
+                    self.count_end("gone_before_accepted");
                 }
             }
         }
     }
 
+    /// Whether one more connection may be let in; makes room for it if it can.
+    async fn await_room(&self) -> bool {
+        loop {
+            if self.shared.is_stopping() {
+                return false;
+            }
+            match self.ask_for_room() {
+                Verdict::Admit | Verdict::Replace(_) => return true,
+                Verdict::Refuse => return false,
+                Verdict::Wait => sleep(WAIT_PAUSE).await,
+            }
+        }
+    }
+
+    fn ask_for_room(&self) -> Verdict {
+        let connections = self.connections.borrow();
+        let mut admission = self.admission.borrow_mut();
+        let (now_ns, open) = (self.clock.now_ns(), connections.len());
+        let verdict = admission.decide(now_ns, open, |key| is_silent(&connections, key));
+        if verdict != Verdict::Admit {
+            admission.note(now_ns, verdict, Shortage::Connections, open);
+        }
+        if let Verdict::Replace(key) = verdict
+            && let Some(connection) = connections.get(key)
+        {
+            connection.replace();
+        }
+        verdict
+    }
+
+    /// The system has no descriptor left: somebody who never spoke gives theirs.
+    fn relieve(&self) {
+        let connections = self.connections.borrow();
+        let mut admission = self.admission.borrow_mut();
+        let now_ns = self.clock.now_ns();
+        let verdict = admission.relieve(now_ns, |key| is_silent(&connections, key));
+        admission.note(now_ns, verdict, Shortage::Descriptors, connections.len());
+        if let Verdict::Replace(key) = verdict
+            && let Some(connection) = connections.get(key)
+        {
+            connection.replace();
+        }
+    }
+
     fn open(self: &Rc<Self>, socket: Socket, is_tls: bool) {
         let now_ns = self.clock.now_ns();
-        let sender = socket.sender();
         let tls = self.tls.as_ref().filter(|_| is_tls).map(|reloader| {
             let config = reloader.borrow_mut().current(Instant::now()).clone();
             TlsSession::new(config)
@@ -61,7 +117,8 @@ impl NetCore {
         let connection = self
             .connections
             .borrow_mut()
-            .insert(|key| Connection::new(key, sender, tls, now_ns, socket.peer_addr()));
+            .insert(|key| Connection::new(key, socket.sender(), tls, now_ns, socket.peer_addr()));
+        self.admission.borrow_mut().entered(connection.key, now_ns);
         spawn(Class::Request, self.clone().read(socket, connection));
     }
 
@@ -134,11 +191,26 @@ impl NetCore {
         if !connection.is_answering_http1() {
             connection.end();
         }
-        self.count_end(reason);
+        self.count_end(connection.end_reason().unwrap_or(reason));
         self.connections.borrow_mut().remove(connection.key);
+        if connection.is_replaced() {
+            self.admission.borrow_mut().gone();
+        }
     }
 
     pub(super) fn count_end(&self, reason: &'static str) {
         *self.ended.borrow_mut().entry(reason).or_default() += 1;
     }
+}
+
+fn is_silent(connections: &ConnectionTable, key: ConnectionKey) -> bool {
+    connections.get(key).is_some_and(|held| held.is_silent())
+}
+
+/// Whether the system lacks something that it may have again later.
+fn is_shortage(error: &std::io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM | libc::ENOSPC)
+    )
 }

@@ -10,12 +10,11 @@ use wire::error::EtcdError;
 
 use crate::runtime::sleep;
 
+use super::admission;
 use super::calls::Calls;
 use super::connection::Connection;
 use super::core::NetCore;
 
-/// How long a connection may say nothing that tells its protocol.
-const SNIFF_TIMEOUT_NS: u64 = 120_000_000_000;
 /// The timer task looks this often while calls or proposals wait, and less often otherwise.
 const BUSY_TICK: Duration = Duration::from_millis(50);
 const IDLE_TICK: Duration = Duration::from_millis(500);
@@ -64,18 +63,20 @@ impl NetCore {
                 Some(Ok(())) => connection.flush(),
                 Some(Err(_)) => {
                     connection.end();
-                    connection.kill();
+                    connection.kill_for("http2_timeout");
                 }
-                None if connection.is_sniffing()
-                    && connection.opened_ns + SNIFF_TIMEOUT_NS < now_ns =>
-                {
-                    connection.kill();
+                None => {
+                    if let Some(limit) = connection.overdue(now_ns) {
+                        connection.kill_for(limit);
+                    }
                 }
-                None => {}
             }
         }
         state.end_pass();
         drop(state);
+        if let Some(episode) = self.admission.borrow_mut().take_ended(now_ns) {
+            admission::log_end(&episode);
+        }
         self.flush_dirty();
         self.settle();
     }

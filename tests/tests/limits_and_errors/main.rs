@@ -2,11 +2,13 @@
 //!
 //! - [`quota`]: a full database refuses writes, keeps reading, and comes back by compaction, more room and disarming;
 //! - [`requests`]: limits set by flags, malformed calls, and a txn on which a real etcd stops;
+//! - [`connections`]: more clients than there is room for;
 //! - [`http`]: the plain endpoints on the same port;
 //! - [`ports`]: garbage, TLS where none is spoken, none where TLS is;
 //! - [`host`]: what the host allows, such as open files;
 //! - [`starting`]: flags, data directories that cannot be used, the end by SIGTERM.
 
+mod connections;
 mod host;
 mod http;
 mod ports;
