@@ -17,6 +17,7 @@ use crate::runtime::{Class, Sender, Signal, spawn};
 use crate::tls::{Alpn, TlsSession};
 
 use super::health::HttpBackend;
+use super::rejections::Rejection;
 
 /// Names a connection of a net core; never used twice.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, PartialOrd, Ord)]
@@ -53,6 +54,8 @@ pub struct Connection {
     is_replaced: Cell<bool>,
     /// Why it was killed, for the counter.
     end_reason: Cell<Option<&'static str>>,
+    /// What was wrong with its TLS, in words.
+    tls_error: RefCell<Option<String>>,
     /// Since when an HTTP/1.1 request's head has been on its way.
     head_since_ns: Cell<u64>,
     /// Raised when output was taken, so that the reading task may go on.
@@ -133,6 +136,7 @@ impl Connection {
             has_spoken: Cell::new(false),
             is_replaced: Cell::new(false),
             end_reason: Cell::new(None),
+            tls_error: RefCell::default(),
             head_since_ns: Cell::new(now_ns),
             room: Signal::new(),
             http1_waker: RefCell::default(),
@@ -171,7 +175,10 @@ impl Connection {
         }
         match (fed, next) {
             (_, Next::End(reason)) => Next::End(reason),
-            (Err(error), _) => Next::End(error.reason()),
+            (Err(error), _) => {
+                *self.tls_error.borrow_mut() = Some(error.to_string());
+                Next::End(error.reason())
+            }
             (Ok(()), next) if !tls.is_peer_closed() => next,
             (Ok(()), _) => Next::End("peer_closed"),
         }
@@ -294,6 +301,28 @@ impl Connection {
 
     pub fn end_reason(&self) -> Option<&'static str> {
         self.end_reason.get()
+    }
+
+    /// What the log says of a connection that is over, if it never got through its TLS handshake.
+    /// `reason` is why it ended.
+    pub fn rejection(&self, reason: &'static str) -> Option<Rejection> {
+        let stack = self.stack.borrow();
+        let tls = stack.tls.as_ref().filter(|tls| tls.is_handshaking())?;
+        let error = match (self.tls_error.borrow_mut().take(), reason) {
+            (Some(error), _) => error,
+            (None, "closed_by_peer") => "EOF".to_owned(),
+            (None, "connection_error") => "connection broken by the client".to_owned(),
+            (None, "never_spoke" | "handshake_timeout") if !self.is_replaced() => {
+                "handshake not finished in time".to_owned()
+            }
+            // We ended it for reasons of our own.
+            _ => return None,
+        };
+        Some(Rejection {
+            server_name: tls.server_name().unwrap_or_default().to_owned(),
+            is_eof: error == "EOF",
+            error,
+        })
     }
 
     /// Whether its peer has not sent one byte.

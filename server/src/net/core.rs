@@ -30,6 +30,7 @@ use super::health::HttpBackend;
 use super::long_reads;
 use super::proposals::Pending;
 use super::reads::ReadBatch;
+use super::rejections::Rejections;
 use super::state::NetState;
 use super::table::ConnectionTable;
 
@@ -82,6 +83,7 @@ pub struct NetCore {
     pub(super) listeners: RefCell<Vec<BoundListener>>,
     /// Knows how many connections may be open, so that descriptors suffice.
     pub(super) admission: RefCell<Admission>,
+    pub(super) rejections: RefCell<Rejections>,
     /// Why connections ended, counted.
     pub(super) ended: RefCell<FxHashMap<&'static str, u64>>,
     /// HTTP/2 limits hit on connections that are over.
@@ -121,6 +123,7 @@ impl NetCore {
             next_barrier: Cell::new(0),
             listeners: RefCell::new(listeners),
             admission: RefCell::new(Admission::new(connections_max)),
+            rejections: RefCell::new(Rejections::new(clock.now_ns())),
             ended: RefCell::default(),
             limit_hits: RefCell::default(),
             inbox_signal,

@@ -23,6 +23,7 @@ mod long_reads;
 mod plain_http;
 mod proposals;
 mod reads;
+mod rejections;
 mod sockets;
 mod state;
 mod table;

@@ -191,7 +191,12 @@ impl NetCore {
         if !connection.is_answering_http1() {
             connection.end();
         }
-        self.count_end(connection.end_reason().unwrap_or(reason));
+        let reason = connection.end_reason().unwrap_or(reason);
+        if let Some(rejection) = connection.rejection(reason) {
+            let mut rejections = self.rejections.borrow_mut();
+            rejections.log(self.clock.now_ns(), connection.peer, &rejection);
+        }
+        self.count_end(reason);
         self.connections.borrow_mut().remove(connection.key);
         if connection.is_replaced() {
             self.admission.borrow_mut().gone();

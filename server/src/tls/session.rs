@@ -137,6 +137,11 @@ impl TlsSession {
         self.connection.is_handshaking()
     }
 
+    /// The host name the client asked for, once its hello was read.
+    pub fn server_name(&self) -> Option<&str> {
+        self.connection.server_name()
+    }
+
     /// What the client chose; meaningful once the handshake is over.
     pub fn alpn(&self) -> Alpn {
         match self.connection.alpn_protocol() {

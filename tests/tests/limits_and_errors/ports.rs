@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use pilaster_tests::random::Random;
 use pilaster_tests::{Client, Kind, Options, Server, plain, raw, tls};
+use serde_json::Value;
 
 /// The start of a TLS handshake, as far as any server must read to know it is one.
 const CLIENT_HELLO: &[u8] = b"\x16\x03\x01\x00\x05\x01\x00\x00\x01\x03\x16\x03\x01";
@@ -94,6 +95,40 @@ fn tls_on_a_plain_port_and_plain_on_a_tls_port_are_closed() {
     println!("TLS on a plain port, plain on a TLS port: closed, and served on");
 }
 
+/// A flood of failed handshakes is counted, and leaves a few lines that tell of the others.
+#[test]
+fn refused_handshakes_do_not_flood_the_log() {
+    if !Kind::subject().is_pilaster() {
+        println!("left out: a real etcd logs each of them");
+        return;
+    }
+    const FLOOD: usize = 500;
+    let mut server = Server::start(Options::new(Kind::subject()).tls(tls::TlsFiles::create()));
+    for _ in 0..FLOOD {
+        plain::send_bytes(&server, PREFACE);
+    }
+    // Left without a word: not worth a line.
+    drop(plain::connect(&server));
+    await_counted(&server, "not_tls");
+    let rejected = |line: &&String| line.contains("rejected connection on client endpoint");
+    let lines = server.log().iter().filter(rejected).count();
+    assert!(0 < lines && lines < FLOOD / 2, "{lines} lines");
+    // With the next that is logged comes the number of those that were not.
+    let mut seen = false;
+    for _ in 0..100_000 {
+        plain::send_bytes(&server, PREFACE);
+        seen = server
+            .log()
+            .iter()
+            .any(|line| line.contains("\"suppressed\":"));
+        if seen {
+            break;
+        }
+    }
+    assert!(seen, "nobody is told how many were left out");
+    println!("{lines} lines for {FLOOD} refused handshakes");
+}
+
 /// Waits until the metrics page names `reason` for a connection that was closed.
 fn await_counted(server: &Server, reason: &str) {
     let wanted = format!("reason=\"{reason}\"");
@@ -113,7 +148,7 @@ fn await_counted(server: &Server, reason: &str) {
 fn a_client_without_a_certificate_is_refused() {
     let files = tls::TlsFiles::create();
     let strangers = tls::TlsFiles::create();
-    let server = Server::start(Options::new(Kind::subject()).tls(files.clone()));
+    let mut server = Server::start(Options::new(Kind::subject()).tls(files.clone()));
     raw::block_on(async {
         // A certificate of an authority the server does not know, checked against the server's own.
         let served =
@@ -128,5 +163,17 @@ fn a_client_without_a_certificate_is_refused() {
             .await
             .expect("ours is accepted");
     });
-    println!("a stranger's certificate is refused, ours accepted");
+    let refused = |line: &str| {
+        let line: Value = serde_json::from_str(line).unwrap_or_default();
+        let has =
+            |name: &str, wanted: &dyn Fn(&str) -> bool| line[name].as_str().is_some_and(wanted);
+        has("msg", &|text| {
+            text == "rejected connection on client endpoint"
+        }) && has("level", &|text| text == "warn")
+            && has("remote-addr", &|text| text.starts_with("127.0.0.1:"))
+            && has("server-name", &|text| text == "localhost")
+            && has("error", &|text| !text.is_empty())
+    };
+    assert!(server.await_log(refused), "the refusal is not in the log");
+    println!("a stranger's certificate is refused and logged, ours accepted");
 }
