@@ -21,6 +21,12 @@ use super::stage::ApplyStage;
 const NO_SPACE: i32 = AlarmType::Nospace as i32;
 pub(super) const CORRUPT: i32 = AlarmType::Corrupt as i32;
 
+/// What an operator can do, in the log where the alarm is met. It must name only what this version has:
+/// the file does not shrink while the member runs.
+const NO_SPACE_REMEDY: &str = "the database has reached its quota, so writes that need space are refused; reads, deletions and \
+    compactions go on; restart the member with a larger --quota-backend-bytes, or delete and compact what is not needed, stop the \
+    member and run `etcdutl defrag --data-dir` on it; then `etcdctl alarm disarm`";
+
 impl ApplyStage {
     pub(super) fn is_over_quota(&self, cost: usize) -> bool {
         let size = self.shared.tree_bytes() as u64;
@@ -61,6 +67,7 @@ impl ApplyStage {
         };
         let mut view = ClusterView::clone(&self.shared.cluster.load());
         let mut shown = Vec::new();
+        let tree_bytes = self.shared.tree_bytes();
         let mut txn = self.store.begin(applied);
         let key = alarm.encode_to_vec();
         match request.action.to_native() {
@@ -71,11 +78,7 @@ impl ApplyStage {
             ),
             1 if alarm.alarm != 0 => {
                 if !view.alarms.contains(&alarm) {
-                    tracing::warn!(
-                        alarm = alarm_name(alarm.alarm),
-                        member_id = %format_args!("{:x}", alarm.member_id),
-                        "alarm raised"
-                    );
+                    log_raised(&alarm, tree_bytes, self.settings.quota_bytes);
                     txn.put_bucket(Bucket::Alarm, &key, b"");
                     view.alarms.push(alarm);
                     view.alarms
@@ -117,6 +120,22 @@ pub(super) fn alarm_refusal(view: &ClusterView, command: &CommandView) -> Option
     };
     (takes_space && view.alarms.iter().any(|alarm| alarm.alarm == NO_SPACE))
         .then_some(EtcdError::NoSpace)
+}
+
+fn log_raised(alarm: &AlarmMember, tree_bytes: i64, quota_bytes: Option<u64>) {
+    let name = alarm_name(alarm.alarm);
+    let member_id = format_args!("{:x}", alarm.member_id);
+    if alarm.alarm == NO_SPACE {
+        tracing::warn!(
+            alarm = name,
+            %member_id,
+            "db-size" = tree_bytes,
+            "quota-backend-bytes" = quota_bytes,
+            "alarm raised: {NO_SPACE_REMEDY}"
+        );
+    } else {
+        tracing::warn!(alarm = name, %member_id, "alarm raised");
+    }
 }
 
 fn alarm_name(alarm: i32) -> &'static str {

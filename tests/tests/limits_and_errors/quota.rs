@@ -37,6 +37,18 @@ fn a_full_database_refuses_writes_and_keeps_reading() {
         let errors = client.status().await.expect("status").errors;
         assert_eq!(errors.len(), 1, "{errors:?}");
         assert!(errors[0].contains("alarm:NOSPACE"), "{errors:?}");
+        if server.kind().is_pilaster() {
+            let remedies = [
+                "--quota-backend-bytes",
+                "compact",
+                "etcdutl defrag",
+                "etcdctl alarm disarm",
+            ];
+            let names_remedies = |line: &str| {
+                line.contains("alarm raised") && remedies.iter().all(|word| line.contains(word))
+            };
+            assert!(server.await_log(names_remedies), "the log names no remedy");
+        }
 
         let all = client.range(&raw::get_all()).await.expect("reads go on");
         // The quota is looked at before a write is proposed and again when it is applied. The put that ran into the second
