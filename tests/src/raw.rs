@@ -142,6 +142,23 @@ impl Client {
 
     /// All messages of a streamed range as one answer: pairs in order, the rest from the message that closes it.
     pub async fn range_stream(&mut self, request: &pb::RangeRequest) -> Answer<pb::RangeResponse> {
+        let mut whole = pb::RangeResponse::default();
+        for mut part in self.range_stream_parts(request).await? {
+            assert!(
+                whole.header.is_none(),
+                "a message after the one with the header"
+            );
+            whole.kvs.append(&mut part.kvs);
+            (whole.header, whole.more, whole.count) = (part.header, part.more, part.count);
+        }
+        Ok(whole)
+    }
+
+    /// The messages of a streamed range as they came.
+    pub async fn range_stream_parts(
+        &mut self,
+        request: &pb::RangeRequest,
+    ) -> Answer<Vec<pb::RangeResponse>> {
         let path = "/etcdserverpb.KV/RangeStream";
         let call = async {
             self.grpc
@@ -155,18 +172,12 @@ impl Client {
                 .server_streaming(request, path, Plain)
                 .await?
                 .into_inner();
-            let mut whole = pb::RangeResponse::default();
+            let mut parts = Vec::new();
             while let Some(bytes) = stream.message().await? {
-                assert!(
-                    whole.header.is_none(),
-                    "a message after the one with the header"
-                );
                 let part: pb::RangeStreamResponse = decode("RangeStream", &bytes);
-                let mut part = part.range_response.unwrap_or_default();
-                whole.kvs.append(&mut part.kvs);
-                (whole.header, whole.more, whole.count) = (part.header, part.more, part.count);
+                parts.push(part.range_response.unwrap_or_default());
             }
-            Ok(whole)
+            Ok(parts)
         };
         within_bound(path, call).await
     }

@@ -89,17 +89,15 @@ enum Other {
 /// Stored revisions that one slice of a hash works off; about 100 µs.
 const HASH_BUDGET: usize = 512;
 
-/// etcd's max-request-bytes, by which streamed messages are measured.
-const STREAM_TARGET_BYTES: usize = 1_572_864;
-
 impl ReadJob {
-    /// Begins a request that was decoded and checked before.
+    /// Begins a request that was decoded and checked before. `stream_target_bytes` is what messages of
+    /// a stream are measured by: max-request-bytes, as in etcd.
     pub fn begin(
         &mut self,
-        method: MethodId,
-        request: &[u8],
+        (method, request): (MethodId, &[u8]),
         reader: &Reader<Snapshot>,
         header: &ResponseHeader,
+        stream_target_bytes: usize,
         out: &mut Vec<u8>,
     ) -> Result<(), EtcdError> {
         const CHECKED: &str = "the request was decoded before it was parked";
@@ -117,7 +115,7 @@ impl ReadJob {
             }
             id::KV_RANGE_STREAM => {
                 let request = RangeRequestRef::decode(request).expect(CHECKED);
-                let job = RangeStreamJob::begin(&store, &request, header, STREAM_TARGET_BYTES)?;
+                let job = RangeStreamJob::begin(&store, &request, header, stream_target_bytes)?;
                 self.other = Some(Other::Stream(Box::new(job)));
             }
             id::KV_TXN => {

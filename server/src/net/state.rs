@@ -182,9 +182,13 @@ impl NetState {
         }
         self.scratch.clear();
         let header = self.header();
-        let begun = self
-            .job
-            .begin(method, request, &self.reader, &header, &mut self.scratch);
+        let begun = self.job.begin(
+            (method, request),
+            &self.reader,
+            &header,
+            self.settings.request_bytes_max,
+            &mut self.scratch,
+        );
         let outcome = begun.and_then(|()| self.job.step(&self.reader, &mut self.scratch));
         match outcome {
             Ok(ReadOutcome::Done) => {

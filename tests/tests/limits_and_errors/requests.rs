@@ -149,3 +149,35 @@ fn keeping_what_the_same_txn_deleted_is_refused_and_harmless() {
         );
     });
 }
+
+/// A streamed range comes in messages of about `--max-request-bytes`, ten keys first.
+#[test]
+fn streamed_messages_follow_the_request_limit() {
+    if Kind::subject() == Kind::Etcd351 {
+        println!("left out: etcd 3.5 does not stream ranges");
+        return;
+    }
+    const KEYS: usize = 400;
+    let keys_by_message = |flag: Option<&str>| {
+        let mut options = Options::new(Kind::subject());
+        options.flags.extend(flag.map(str::to_owned));
+        let server = Server::start(options);
+        raw::block_on(async {
+            let mut client = Client::connect(&server).await;
+            for number in 0..KEYS {
+                let put = raw::put(format!("key {number:04}"), vec![b'x'; 1000]);
+                client.put(&put).await.expect("a put");
+            }
+            let parts = client.range_stream_parts(&raw::get_all()).await;
+            let parts = parts.expect("a stream");
+            parts.iter().map(|part| part.kvs.len()).collect::<Vec<_>>()
+        })
+    };
+    // Twice as many keys as long as a message is below half of the target.
+    assert_eq!(keys_by_message(None), [10, 20, 40, 80, 160, 90]);
+    let small = keys_by_message(Some("--max-request-bytes=50000"));
+    assert_eq!(small[..3], [10, 20, 40]);
+    assert!(small[3..].iter().all(|keys| *keys <= 40), "{small:?}");
+    assert_eq!(small.iter().sum::<usize>(), KEYS);
+    println!("messages of {small:?} keys below a limit of 50000 bytes");
+}
