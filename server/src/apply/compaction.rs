@@ -28,6 +28,8 @@ const REVISION_INTERVAL: Duration = Duration::from_secs(5 * 60);
 pub(super) struct PhysicalWait {
     pub revision: i64,
     pub id: RequestId,
+    /// What it is told then.
+    pub result: Result<(), EtcdError>,
 }
 
 impl ApplyStage {
@@ -50,13 +52,30 @@ impl ApplyStage {
             Err(CompactError::Compacted { .. }) => Err(EtcdError::Compacted),
             Err(CompactError::Future { .. }) => Err(EtcdError::FutureRevision),
         };
-        if physical && result.is_ok() {
-            self.physical.push(PhysicalWait { revision, id });
+        let waits = match result {
+            Ok(()) => true,
+            // As in etcd, who is refused because another compaction came first is told so when the
+            // compactions under way are done: the revisions it wanted gone are gone then.
+            Err(EtcdError::Compacted) => self.is_compacting(),
+            Err(_) => false,
+        };
+        if physical && waits {
+            let revision = self.store.compact_revision();
+            self.physical.push(PhysicalWait {
+                revision,
+                id,
+                result,
+            });
             return None;
         }
         let header = self.header();
         put_compaction_response(&mut self.scratch, &header);
         Some(result)
+    }
+
+    /// Whether old revisions are still to go from the tree file.
+    fn is_compacting(&self) -> bool {
+        self.store.is_compacting() || self.compacted.is_some()
     }
 
     /// The deletions through `revision` are all in a batch: who waited is answered when the commit
@@ -84,7 +103,7 @@ impl ApplyStage {
             self.scratch.clear();
             let header = self.header();
             put_compaction_response(&mut self.scratch, &header);
-            self.reply(wait.id, Ok(()));
+            self.reply(wait.id, wait.result);
         }
     }
 

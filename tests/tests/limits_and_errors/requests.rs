@@ -1,7 +1,7 @@
 //! Limits set by flags, calls that make no sense, and one txn that must not stop the server.
 
 use pilaster_tests::pb::*;
-use pilaster_tests::{Answer, Client, Kind, Options, Server, raw};
+use pilaster_tests::{Answer, Client, Kind, Options, Server, plain, raw};
 
 fn refused<T: std::fmt::Debug>(answer: Answer<T>, code: i32, text: &str) {
     let failure = answer.expect_err(text);
@@ -180,4 +180,49 @@ fn streamed_messages_follow_the_request_limit() {
     assert!(small[3..].iter().all(|keys| *keys <= 40), "{small:?}");
     assert_eq!(small.iter().sum::<usize>(), KEYS);
     println!("messages of {small:?} keys below a limit of 50000 bytes");
+}
+
+/// Who wants a compaction to be over and is refused, because another was first, is told when that one is over.
+#[test]
+fn a_refused_physical_compaction_waits_for_the_one_under_way() {
+    const KEYS: i64 = 1500;
+    let (limit, pause) = match Kind::subject() {
+        Kind::Etcd351 => ("--experimental-compaction-batch-limit=10", None),
+        _ => (
+            "--compaction-batch-limit=10",
+            Some("--compaction-sleep-interval=10ms"),
+        ),
+    };
+    let mut options = Options::new(Kind::subject()).flag(limit);
+    options.flags.extend(pause.map(str::to_owned));
+    let server = Server::start(options);
+    raw::block_on(async {
+        let mut client = Client::connect(&server).await;
+        for number in 0..KEYS {
+            let put = raw::put("one key", number.to_string());
+            client.put(&put).await.expect("a put");
+        }
+        let mut request = CompactionRequest {
+            revision: 1 + KEYS,
+            physical: false,
+        };
+        client.compact(&request).await.expect("a compaction");
+        request.physical = true;
+        let refused = client
+            .compact(&request)
+            .await
+            .expect_err("compacted before");
+        assert_eq!(
+            refused.text,
+            "etcdserver: mvcc: required revision has been compacted"
+        );
+        // Nothing is left to be removed when the answer comes.
+        let page = plain::get(&server, "/metrics").body;
+        let removed = page
+            .lines()
+            .find_map(|line| line.strip_prefix("etcd_debugging_mvcc_db_compaction_keys_total "));
+        let removed: f64 = removed.and_then(|text| text.parse().ok()).expect("a count");
+        assert_eq!(removed, (KEYS - 1) as f64);
+    });
+    println!("told when {} revisions were gone", KEYS - 1);
 }
