@@ -160,7 +160,7 @@ impl NetCore {
                 self.state.borrow_mut().on_read_index(context, index);
             }
             ToNet::ReadIndexFailed { context, error } => {
-                let failed = self.state.borrow_mut().reads.take_failed(context);
+                let failed = self.state.borrow_mut().on_read_index_failed(context);
                 self.fail_reads(&failed, error);
             }
         }

@@ -134,6 +134,13 @@ impl NetState {
         self.end_pass();
     }
 
+    /// The reads of this context, which are to be told; those that gathered meanwhile are asked for.
+    pub fn on_read_index_failed(&mut self, context: u64) -> ReadBatch {
+        let failed = self.reads.take_failed(context);
+        self.end_pass();
+        failed
+    }
+
     /// Who waits for this reply.
     pub fn on_reply(&mut self, reply: &Reply) -> Option<Pending> {
         let is_ours = reply.id.life() == self.shared.life && reply.id.net() == self.id;
@@ -239,5 +246,81 @@ impl NetState {
     /// Takes the oldest reads whose index is applied.
     pub fn take_ready_reads(&mut self) -> Option<ReadBatch> {
         self.reads.take_ready(self.shared.applied())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metrics::{MemberInfo, Metrics};
+    use crate::pipeline::{Doorbell, Inbox, ring};
+    use crate::runtime::Signal;
+    use storage::mvcc::{self, Store};
+    use storage::tree::{Tree, TreeFiles, TreeOptions};
+
+    /// A core's state over an empty store, and what it tells the log core.
+    fn state(dir: &std::path::Path) -> (NetState, Inbox<ToLog>) {
+        let files = TreeFiles::open(dir).unwrap();
+        let (_, snapshot, _) = Tree::open(files, TreeOptions::default()).unwrap();
+        let (_, reader, _) = Store::open(snapshot, mvcc::Options::default()).unwrap();
+        let shared = Shared {
+            cluster_id: 1,
+            member_id: 2,
+            life: 3,
+            progress: Default::default(),
+            cluster: Default::default(),
+            waits_for_apply: Vec::new(),
+        };
+        let settings = CallSettings {
+            request_timeout_ns: 1,
+            request_bytes_max: 1,
+            entry_bytes_max: 1,
+            txn_ops_max: 1,
+            quota_bytes: None,
+            quota_shown: 0,
+            warning_apply: Duration::MAX,
+            warning_unary: Duration::MAX,
+        };
+        let info = MemberInfo {
+            server_version: String::new(),
+            cluster_version: String::new(),
+            server_id: String::new(),
+            runtime_version: String::new(),
+        };
+        let bell = || Doorbell::Local(Signal::new());
+        let ((to_log, log), (to_apply, _)) = (ring(8), ring(8));
+        let state = NetState::new(
+            NetId(0),
+            Arc::new(shared),
+            settings,
+            to_log.with_doorbell(bell()),
+            to_apply.with_doorbell(bell()),
+            reader,
+            Rc::new(Metrics::new(info, false).join("0")),
+        );
+        (state, log.with_doorbell(bell()))
+    }
+
+    #[test]
+    fn reads_behind_a_failed_confirmation_are_asked_for_at_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut state, mut log) = state(dir.path());
+        let mut asked = || match log.pop() {
+            Some(ToLog::ReadIndex { context, .. }) => Some(context),
+            _ => None,
+        };
+        let add = |state: &mut NetState| {
+            let nobody = ConnectionKey::default();
+            state.reads.add(nobody, StreamId(1), id::KV_RANGE, b"", 0);
+            state.end_pass();
+        };
+        add(&mut state);
+        assert_eq!(asked(), Some(1));
+        add(&mut state);
+        assert_eq!(asked(), None, "one is under way");
+        assert_eq!(state.on_read_index_failed(1).reads().len(), 1);
+        assert_eq!(asked(), Some(2), "the one that gathered meanwhile");
+        assert_eq!(state.on_read_index_failed(2).reads().len(), 1);
+        assert_eq!(asked(), None);
     }
 }
