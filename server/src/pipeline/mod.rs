@@ -7,7 +7,8 @@
 //!
 //! Always true here: every arrow is a bounded single-producer single-consumer ring; the receiver is
 //! woken after the push; a full ring is an answer to the client (`etcdserver: too many requests`) or
-//! makes the producer wait with the work it already holds, never a dropped item.
+//! makes the producer wait with the work it already holds, until the receiver rings that it made room;
+//! never a dropped item.
 
 mod messages;
 mod placement;
@@ -16,5 +17,5 @@ mod shared;
 
 pub use messages::{NetId, Reply, ReplyBatch, RequestId, ToApply, ToLog, ToNet};
 pub use placement::{CorePlan, plan};
-pub use ring::{Doorbell, Inbox, Outbox, Spill, Watcher, ring};
+pub use ring::{Doorbell, Inbox, Inlet, Outbox, Spill, Watcher, ring};
 pub use shared::{Progress, Shared};

@@ -76,6 +76,32 @@ impl Bell {
     }
 }
 
+#[cfg(test)]
+impl Bell {
+    /// As [`BellWaiter::wait`], on a thread without an executor.
+    pub fn wait_blocking(&self) {
+        use std::os::fd::AsFd;
+        let mut scratch = [0u8; 256];
+        let reader = self.reader.as_fd().as_raw_fd();
+        let mut ready = libc::pollfd {
+            fd: reader,
+            events: libc::POLLIN,
+            revents: 0,
+        };
+        // SAFETY: the descriptor is open while `self` lives; both calls write into locals of the sizes given.
+        unsafe {
+            libc::poll(&mut ready, 1, -1);
+            libc::recv(
+                reader,
+                scratch.as_mut_ptr().cast(),
+                scratch.len(),
+                libc::MSG_DONTWAIT,
+            );
+        }
+        self.shared.rung.store(false, Ordering::SeqCst);
+    }
+}
+
 impl BellRinger {
     /// Wakes the waiter; call after the item is in the queue.
     pub fn ring(&self) {

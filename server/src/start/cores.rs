@@ -25,8 +25,8 @@ use crate::net::core::{BoundListener, Clock, NetCore};
 use crate::net::health::HttpBackend;
 use crate::net::{CallSettings, NetState};
 use crate::pipeline::{
-    CorePlan, Doorbell, Inbox, NetId, Outbox, ReplyBatch, Shared, Spill, ToApply, ToLog, ToNet,
-    ring,
+    CorePlan, Doorbell, Inbox, Inlet, NetId, Outbox, ReplyBatch, Shared, Spill, ToApply, ToLog,
+    ToNet, ring,
 };
 use crate::runtime::{Bell, BellRinger, Class, Signal, run_on_core, sleep, spawn};
 use crate::tls::{CertReloader, TlsFiles};
@@ -125,7 +125,8 @@ struct NetSeat {
     id: NetId,
     to_log: Outbox<ToLog>,
     to_apply: Outbox<ReplyBatch>,
-    inboxes: Vec<Inbox<ToNet>>,
+    from_log: Inlet<ToNet>,
+    from_apply: Inlet<ToNet>,
     reader: Reader<Snapshot>,
     limits: Arc<Limits>,
     calls: CallSettings,
@@ -137,7 +138,8 @@ struct NetSeat {
 struct LogSeat {
     raft: Raft,
     wal: wal::Log,
-    inboxes: Vec<Inbox<ToLog>>,
+    from_apply: Inlet<ToLog>,
+    from_nets: Vec<Inlet<ToLog>>,
     to_apply: Outbox<ToApply>,
     to_net: Vec<Outbox<ToNet>>,
     tick: Duration,
@@ -146,8 +148,8 @@ struct LogSeat {
 struct ApplySeat {
     tree: Tree,
     store: Store<Snapshot>,
-    entries: Inbox<ToApply>,
-    recycled: Vec<Inbox<ReplyBatch>>,
+    entries: Inlet<ToApply>,
+    recycled: Vec<Inlet<ReplyBatch>>,
     to_net: Vec<Outbox<ToNet>>,
     to_log: Outbox<ToLog>,
     settings: ApplySettings,
@@ -191,7 +193,8 @@ pub fn start(parts: Parts) -> Result<Cores, Box<dyn std::error::Error>> {
     let mut log = LogSeat {
         raft: parts.raft,
         wal: parts.wal,
-        inboxes: vec![apply_to_log_rx],
+        from_apply: apply_to_log_rx,
+        from_nets: Vec::new(),
         to_apply: entries_tx,
         to_net: Vec::new(),
         tick: parts.tick,
@@ -213,7 +216,7 @@ pub fn start(parts: Parts) -> Result<Cores, Box<dyn std::error::Error>> {
         let (log_to_net, from_log) = ring(TO_NET_ENTRIES);
         let (apply_to_net, from_apply) = ring(TO_NET_ENTRIES);
         let (to_apply, recycled) = ring(RECYCLED_ENTRIES);
-        log.inboxes.push(log_inbox);
+        log.from_nets.push(log_inbox);
         log.to_net.push(log_to_net);
         apply.to_net.push(apply_to_net);
         apply.recycled.push(recycled);
@@ -225,7 +228,8 @@ pub fn start(parts: Parts) -> Result<Cores, Box<dyn std::error::Error>> {
             id: NetId(number as u8),
             to_log,
             to_apply,
-            inboxes: vec![from_log, from_apply],
+            from_log,
+            from_apply,
             reader: parts.reader.clone(),
             limits: parts.limits.clone(),
             calls: parts.calls.clone(),
@@ -393,8 +397,8 @@ fn start_net(
         seat.id,
         wiring.shared.clone(),
         seat.calls,
-        seat.to_log.with_doorbell(to_log),
-        seat.to_apply.with_doorbell(to_apply),
+        seat.to_log.with_doorbell(to_log.clone()),
+        seat.to_apply.with_doorbell(to_apply.clone()),
         seat.reader,
         metrics.clone(),
     );
@@ -411,7 +415,11 @@ fn start_net(
         signal,
     );
     backend.attach(Rc::downgrade(&core));
-    spawn(Class::Request, core.clone().answer(seat.inboxes));
+    let inboxes = vec![
+        seat.from_log.with_doorbell(to_log),
+        seat.from_apply.with_doorbell(to_apply),
+    ];
+    spawn(Class::Request, core.clone().answer(inboxes));
     spawn(Class::Request, core.clone().keep_time());
     core
 }
@@ -429,10 +437,12 @@ fn start_log(
     if let Err(error) = wal.wake_through(ringer.event_fd()) {
         crate::fatal::fatal("the log's ring cannot wake its core", &error);
     }
+    let mut log_inboxes = vec![seat.from_apply.with_doorbell(to_apply.clone())];
+    log_inboxes.extend(inboxes(seat.from_nets, to_net));
     let stage = LogStage::new(LogParts {
         raft: seat.raft,
         wal,
-        inboxes: seat.inboxes,
+        inboxes: log_inboxes,
         to_apply: Spill::new(seat.to_apply.with_doorbell(to_apply)),
         to_net: spills(seat.to_net, to_net),
         shared: wiring.shared.clone(),
@@ -469,8 +479,8 @@ fn start_apply(
     let stage = ApplyStage::new(ApplyParts {
         store: seat.store,
         committer,
-        entries: seat.entries,
-        recycled: seat.recycled,
+        entries: seat.entries.with_doorbell(to_log.clone()),
+        recycled: inboxes(seat.recycled, to_net),
         to_net: spills(seat.to_net, to_net),
         to_log: Spill::new(seat.to_log.with_doorbell(to_log)),
         net_doorbells: to_net.to_vec(),
@@ -501,6 +511,15 @@ fn spills(rings: Vec<Outbox<ToNet>>, doorbells: &[Doorbell]) -> Vec<Spill<ToNet>
         .into_iter()
         .zip(doorbells)
         .map(|(ring, doorbell)| Spill::new(ring.with_doorbell(doorbell.clone())))
+        .collect()
+}
+
+/// The rings that the net cores fill, in their order.
+fn inboxes<T>(rings: Vec<Inlet<T>>, doorbells: &[Doorbell]) -> Vec<Inbox<T>> {
+    rings
+        .into_iter()
+        .zip(doorbells)
+        .map(|(ring, doorbell)| ring.with_doorbell(doorbell.clone()))
         .collect()
 }
 
