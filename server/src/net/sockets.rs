@@ -169,6 +169,8 @@ impl NetCore {
         connection.wake_http1();
         self.start_plain();
         self.run_ready_reads();
+        // Nobody else may come to send what was answered here just now.
+        self.flush_dirty();
         self.settle();
         next
     }
