@@ -16,7 +16,7 @@ use tonic::body::Body;
 use tonic::client::{Grpc, GrpcService};
 use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
-use tonic::{Request, Status};
+use tonic::{Request, Status, Streaming};
 
 use crate::pb;
 use crate::plain::Reply;
@@ -52,6 +52,24 @@ impl fmt::Debug for Failure {
             self.code,
             self.text
         )
+    }
+}
+
+/// An answer that its client has not read.
+pub struct Unread(Answer<Streaming<Bytes>>);
+
+impl Unread {
+    /// Reads it: how many bytes its message has.
+    pub async fn finish(self) -> Answer<usize> {
+        let mut stream = self.0?;
+        let read = async {
+            let mut bytes = 0;
+            while let Some(message) = stream.message().await? {
+                bytes += message.len();
+            }
+            Ok(bytes)
+        };
+        within_bound("an unread answer", read).await
     }
 }
 
@@ -138,6 +156,22 @@ impl Client {
 
     pub async fn range(&mut self, request: &pb::RangeRequest) -> Answer<pb::RangeResponse> {
         self.call("/etcdserverpb.KV/Range", request).await
+    }
+
+    /// A range whose answer is not read beyond its headers; the client's first window lets a little more through.
+    pub async fn range_unread(&mut self, request: &pb::RangeRequest) -> Unread {
+        let path = "/etcdserverpb.KV/Range";
+        let call = async {
+            self.grpc
+                .ready()
+                .await
+                .map_err(|error| Status::unavailable(format!("{error:?}")))?;
+            let request = Request::new(Bytes::from(request.encode_to_vec()));
+            let path = http::uri::PathAndQuery::from_static(path);
+            let reply = self.grpc.server_streaming(request, path, Plain).await?;
+            Ok(reply.into_inner())
+        };
+        Unread(within_bound(path, call).await)
     }
 
     /// All messages of a streamed range as one answer: pairs in order, the rest from the message that closes it.

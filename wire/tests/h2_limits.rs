@@ -547,3 +547,43 @@ fn a_connection_can_move_to_its_core() {
     fn check<T: Send>() {}
     check::<wire::grpc::Connection>();
 }
+
+#[test]
+fn parked_answers_can_be_given_up() {
+    // No window at all: headers go out, messages wait whole.
+    let mut session = Session::with_settings(
+        Limits::default(),
+        &[(wire::h2::frame::setting::INITIAL_WINDOW_SIZE, 0)],
+    );
+    let calls = [
+        call(1, "/t.T/Echo", b"hello"),
+        call(3, "/t.T/Many", b"part"),
+        [open(5, "/t.T/Chat"), data(5, &message(b"chat"))].concat(),
+        open(7, "/t.T/Hold"),
+    ];
+    session.send(&calls.concat());
+    session.frames();
+    assert_eq!(session.connection.parked_bytes(), 10 + 3 * 9 + 9);
+    // One of them gets a piece of its message, so that no status may follow.
+    session.check(&window_update(3, 4), r"DATA 3 \x00\x00\x00\x00");
+    session.service.log.clear();
+    let ended = session
+        .connection
+        .end_parked("too slow", &mut session.service);
+    assert_eq!((ended, session.connection.parked_bytes()), (3, 0));
+    assert_eq!(
+        session.frames(),
+        "HEADERS 1 grpc-status=8 grpc-message=too slow end\n\
+         RST 3 EnhanceYourCalm\n\
+         HEADERS 5 grpc-status=8 grpc-message=too slow end\n\
+         RST 5 NoError\n"
+    );
+    // Only the call that its service had not finished is news to the service.
+    assert_eq!(session.service.log, ["cancel 5 3 SlowReader"]);
+    // What was not waiting goes on, and so does the connection.
+    assert_eq!(session.connection.open_calls(), 1);
+    session.check(
+        &call(9, "/t.T/Fail", b""),
+        &failure(9, Code::NotFound, "100%25 gone%0A"),
+    );
+}

@@ -115,7 +115,19 @@ pub(super) fn check(raw: &RawConfig, notices: &mut Vec<Notice>) -> Result<Config
         client_tls,
         log,
         cores,
+        unsent_answer_bytes: unsent_answer_bytes(raw)?,
     })
+}
+
+/// Less could not hold one answer of usual size for each of a few clients.
+fn unsent_answer_bytes(raw: &RawConfig) -> Result<usize, Refusal> {
+    const BYTES_MIN: i64 = 1 << 20;
+    match raw.integer("unsent-answer-bytes") {
+        bytes if BYTES_MIN <= bytes => Ok(bytes as usize),
+        bytes => Err(Refusal::new(format!(
+            "--unsent-answer-bytes={bytes} is too small; it is at least {BYTES_MIN}"
+        ))),
+    }
 }
 
 /// Flags this version lacks: their defaults pass, anything else is refused with the reason.

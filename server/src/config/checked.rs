@@ -65,6 +65,8 @@ pub struct Config {
     /// Keep the tree file's pages in memory.
     pub memory_mlock: bool,
     pub cores: CoreChoice,
+    /// Bytes of answers that all net cores together may hold for slow clients.
+    pub unsent_answer_bytes: usize,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -318,6 +318,7 @@ pub(super) static FLAGS: &[Flag] = &[
     later("force-new-cluster", Kind::Bool, "false", "there is only one member yet, so no other member can be dropped"),
 
     // Ours
+    here("unsent-answer-bytes", Kind::Integer, "1073741824", Section::Ours, "Bytes of answers the member may hold for clients that do not take them; above it the worst of them are cut off."),
     here("cores", Kind::Cores, "auto", Section::Ours, "Cores to pin the server's stages to: `auto`, or a list like `0-3,8`."),
 
     // Program

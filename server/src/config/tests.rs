@@ -74,6 +74,7 @@ fn defaults_are_etcds() {
         Some(Duration::from_secs(7200))
     );
     assert_eq!(config.cores, CoreChoice::Auto);
+    assert_eq!(config.unsent_answer_bytes, 1 << 30);
     assert!(config.client_tls.is_none());
     config.check_bootstrap().unwrap();
     let (member, cluster) = config.bootstrap_ids();
@@ -157,6 +158,10 @@ fn a_broken_command_line_prints_the_usage_and_exits_2() {
 
 #[test]
 fn arguments_that_are_no_flags_exit_1() {
+    refused_as(
+        &["--unsent-answer-bytes=1000"],
+        "--unsent-answer-bytes=1000 is too small; it is at least 1048576",
+    );
     refused_as(&["start"], r#""start" is not a valid flag"#);
     refused_as(&["--pre-vote", "false"], r#""false" is not a valid flag"#);
     refused_as(&["--", "x"], r#""x" is not a valid flag"#);

@@ -62,6 +62,10 @@ pub struct Published {
     pub http2: Vec<(&'static str, u64)>,
     /// `pilaster_connections_closed_total{reason}`.
     pub closed: Vec<(&'static str, u64)>,
+    /// `pilaster_answer_bytes`.
+    pub answer_bytes: u64,
+    /// `pilaster_answers_given_up_total`.
+    pub answers_given_up: u64,
     /// `pilaster_queue_entries{queue}`.
     pub queues: Vec<(&'static str, u64)>,
 }

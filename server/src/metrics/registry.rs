@@ -449,6 +449,18 @@ fn ours(page: &mut Page, cores: &[Arc<CoreCells>]) {
                 *entries as f64,
             );
         }
+        page.gauge(
+            "pilaster_answer_bytes",
+            "Bytes of answers that clients have not taken",
+            &[("core", label)],
+            published.answer_bytes as f64,
+        );
+        page.counter(
+            "pilaster_answers_given_up_total",
+            "Calls ended because their clients held most of too many answers",
+            &[("core", label)],
+            published.answers_given_up as f64,
+        );
         for (reason, total) in &published.closed {
             page.counter(
                 "pilaster_connections_closed_total",

@@ -190,6 +190,8 @@ fn what_a_core_publishes_is_shown_by_core() {
         http2: vec![("rapid_resets", 4)],
         closed: vec![("neither_http_nor_tls", 2)],
         queues: vec![("apply", 9)],
+        answer_bytes: 700,
+        answers_given_up: 5,
     });
     let text = metrics.encode();
     for line in [
@@ -200,6 +202,8 @@ fn what_a_core_publishes_is_shown_by_core() {
         "pilaster_http2_rapid_resets_total{core=\"3\"} 4",
         "pilaster_connections_closed_total{core=\"3\",reason=\"neither_http_nor_tls\"} 2",
         "pilaster_queue_entries{core=\"3\",queue=\"apply\"} 9",
+        "pilaster_answer_bytes{core=\"3\"} 700",
+        "pilaster_answers_given_up_total{core=\"3\"} 5",
         "pilaster_core_major_page_faults_total{core=\"3\"} 2",
     ] {
         assert!(text.contains(&format!("\n{line}\n")), "{line}");

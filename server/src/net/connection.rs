@@ -13,10 +13,11 @@ use wire::grpc::stats::{EndedCall, LimitHits};
 use wire::grpc::{Responder, Service};
 
 use crate::http1::{Http1Session, SNIFF_BYTES_MAX, Sniff, sniff};
-use crate::runtime::{Class, Sender, Signal, spawn};
+use crate::runtime::{Class, Sender, Signal, Socket, spawn};
 use crate::tls::{Alpn, TlsSession};
 
 use super::health::HttpBackend;
+use super::held::{GIVE_UP, Held};
 use super::rejections::Rejection;
 
 /// Names a connection of a net core; never used twice.
@@ -33,6 +34,8 @@ pub const UNSENT_BYTES_MAX: usize = 4 << 20;
 const HANDSHAKE_TIMEOUT_NS: u64 = 10_000_000_000;
 /// How long the head of an HTTP/1.1 request may take to come whole, as in etcd.
 const HEAD_TIMEOUT_NS: u64 = 300_000_000_000;
+/// How long a peer may take nothing while its socket is full.
+const STALL_TIMEOUT_NS: u64 = 120_000_000_000;
 /// A spare output buffer larger than this is given back to the allocator.
 const SPARE_BYTES_MAX: usize = 1 << 20;
 
@@ -58,6 +61,17 @@ pub struct Connection {
     tls_error: RefCell<Option<String>>,
     /// Since when an HTTP/1.1 request's head has been on its way.
     head_since_ns: Cell<u64>,
+    /// What it holds of its core's bound, as it was booked last.
+    held: Cell<usize>,
+    core_held: Rc<Held>,
+    /// Of that, replies under way in slices.
+    building: Cell<usize>,
+    /// How often it had to give up what it held.
+    given_up: Cell<u32>,
+    /// How often the socket took something while a writing task waited for it.
+    takes: Cell<u64>,
+    /// What `takes` was when somebody last looked, and since when.
+    stuck: Cell<Option<(u64, u64)>>,
     /// Raised when output was taken, so that the reading task may go on.
     room: Signal,
     http1_waker: RefCell<Option<Waker>>,
@@ -113,22 +127,22 @@ pub enum Next {
 impl Connection {
     pub fn new(
         key: ConnectionKey,
-        sender: Sender,
+        socket: &Socket,
         tls: Option<TlsSession>,
         now_ns: u64,
-        peer: Option<std::net::SocketAddr>,
+        core_held: Rc<Held>,
     ) -> Rc<Connection> {
         Rc::new(Connection {
             key,
             opened_ns: now_ns,
-            peer,
+            peer: socket.peer_addr(),
             stack: RefCell::new(Stack {
                 tls,
                 plaintext: Vec::new(),
                 protocol: Protocol::Sniffing(Vec::new()),
                 spare: Vec::new(),
             }),
-            sender,
+            sender: socket.sender(),
             unsent: RefCell::default(),
             has_writer: Cell::new(false),
             is_ending: Cell::new(false),
@@ -138,6 +152,12 @@ impl Connection {
             end_reason: Cell::new(None),
             tls_error: RefCell::default(),
             head_since_ns: Cell::new(now_ns),
+            held: Cell::new(0),
+            core_held,
+            building: Cell::new(0),
+            given_up: Cell::new(0),
+            takes: Cell::new(0),
+            stuck: Cell::new(None),
             room: Signal::new(),
             http1_waker: RefCell::default(),
             is_dirty: Cell::new(false),
@@ -201,6 +221,11 @@ impl Connection {
 
     /// Moves output towards the socket. Call at the end of each pass that touched the connection.
     pub fn flush(self: &Rc<Self>) {
+        self.send_unsent();
+        self.book();
+    }
+
+    fn send_unsent(self: &Rc<Self>) {
         if self.has_writer.get() {
             return;
         }
@@ -237,7 +262,8 @@ impl Connection {
                     if unsent.bytes.is_empty() {
                         self.has_writer.set(false);
                         self.room.notify();
-                        return self.end_if_asked(unsent);
+                        self.end_if_asked(unsent);
+                        break;
                     }
                 }
                 const CHUNK_BYTES_MAX: usize = 256 << 10;
@@ -246,8 +272,12 @@ impl Connection {
                 chunk.extend_from_slice(&unsent.bytes[unsent.sent..through]);
             }
             // Only this task sends while it exists: `flush` leaves when it sees it.
+            self.book();
             match self.sender.send(&chunk).await {
-                Ok(sent) => self.unsent.borrow_mut().sent += sent,
+                Ok(sent) => {
+                    self.unsent.borrow_mut().sent += sent;
+                    self.takes.set(self.takes.get() + 1);
+                }
                 Err(_) => {
                     self.has_writer.set(false);
                     return self.kill();
@@ -255,6 +285,7 @@ impl Connection {
             }
             self.room.notify();
         }
+        self.book();
     }
 
     fn end_if_asked(&self, unsent: &Unsent) {
@@ -278,6 +309,7 @@ impl Connection {
             self.sender.shutdown();
             self.room.notify();
             self.wake_http1();
+            self.book_as(0);
         }
     }
 
@@ -325,13 +357,29 @@ impl Connection {
         })
     }
 
+    /// Whether the peer has taken nothing for too long of what waits for its socket.
+    fn is_stalled(&self, now_ns: u64) -> bool {
+        let takes = self.takes.get();
+        match self.stuck.get() {
+            _ if !self.is_stuck() => self.stuck.set(None),
+            Some((then, since_ns)) if then == takes => {
+                return since_ns.saturating_add(STALL_TIMEOUT_NS) <= now_ns;
+            }
+            _ => self.stuck.set(Some((takes, now_ns))),
+        }
+        false
+    }
+
     /// Whether its peer has not sent one byte.
     pub fn is_silent(&self) -> bool {
         !self.has_spoken.get()
     }
 
-    /// The name of the time limit that this connection has passed before it asked for anything.
+    /// The name of the time limit that this connection has passed, if it has.
     pub fn overdue(&self, now_ns: u64) -> Option<&'static str> {
+        if self.is_stalled(now_ns) {
+            return Some("stalled");
+        }
         let is_past = |since_ns: u64, after_ns: u64| since_ns.saturating_add(after_ns) < now_ns;
         match &self.stack.borrow().protocol {
             Protocol::Sniffing(_) if is_past(self.opened_ns, HANDSHAKE_TIMEOUT_NS) => {
@@ -377,6 +425,69 @@ impl Connection {
         let unsent = self.unsent.borrow();
         let held = self.stack.borrow().held_bytes();
         unsent.bytes.len() - unsent.sent + held
+    }
+
+    /// Bytes it holds of its core's bound.
+    pub fn held_bytes(&self) -> usize {
+        self.held.get()
+    }
+
+    /// Books what it holds now. What a dead connection holds is on its way out.
+    fn book(&self) {
+        let held = if self.is_dead.get() {
+            0
+        } else {
+            self.unsent_bytes() + self.parked_bytes() + self.building.get()
+        };
+        self.book_as(held);
+    }
+
+    fn book_as(&self, held: usize) {
+        self.core_held.change(self.held.replace(held), held);
+    }
+
+    /// Books answers of this pass that are not on their way yet, once they are worth it.
+    pub fn book_if_grown(&self) {
+        const STEP_BYTES: usize = 64 << 10;
+        let made = self.parked_bytes() + self.stack.borrow().held_bytes();
+        if self.held.get() + STEP_BYTES <= made {
+            self.book();
+        }
+    }
+
+    /// A reply under way in slices has become longer, or is no more.
+    pub fn change_building(&self, before: usize, now: usize) {
+        let building = (self.building.get() + now).saturating_sub(before);
+        self.building.set(building);
+        self.book();
+    }
+
+    /// Ends the calls whose answers wait or are under way, to free what they hold; the latter end when
+    /// their turn comes. Returns how many ended at once.
+    pub fn give_up<S: Service>(&self, service: &mut S) -> usize {
+        let ended = self.with_grpc(|grpc| grpc.end_parked(GIVE_UP, service));
+        if self.building.replace(0) > 0 {
+            self.given_up.set(self.given_up.get() + 1);
+        }
+        self.book();
+        ended.unwrap_or(0)
+    }
+
+    /// How often replies under way had to be given up: a reply that was begun at another number ends.
+    pub fn given_up(&self) -> u32 {
+        self.given_up.get()
+    }
+
+    /// Its socket takes no more for now.
+    pub fn is_stuck(&self) -> bool {
+        self.has_writer.get() && !self.is_dead.get()
+    }
+
+    fn parked_bytes(&self) -> usize {
+        match &self.stack.borrow().protocol {
+            Protocol::Grpc(grpc) => grpc.parked_bytes(),
+            _ => 0,
+        }
     }
 
     /// Lets the HTTP/1.1 task look at new input.
@@ -464,6 +575,12 @@ impl Connection {
                 Protocol::Http1(session) => session.is_idle(),
                 Protocol::Sniffing(_) | Protocol::Over => true,
             }
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.book_as(0);
     }
 }
 

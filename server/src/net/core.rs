@@ -7,7 +7,7 @@
 //! end; the state is borrowed for one synchronous step at a time and never across a wait.
 
 use std::cell::{Cell, RefCell};
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -27,6 +27,7 @@ use super::barrier::{BARRIER, Barrier};
 use super::books::{Ended, Work};
 use super::connection::{Connection, ConnectionKey};
 use super::health::HttpBackend;
+use super::held::Held;
 use super::long_reads;
 use super::proposals::Pending;
 use super::reads::ReadBatch;
@@ -81,6 +82,9 @@ pub struct NetCore {
     pub(super) next_barrier: Cell<u32>,
     /// Bound early, accepted from once the member serves.
     pub(super) listeners: RefCell<Vec<BoundListener>>,
+    /// Closed, but their last words are still on their way.
+    pub(super) closing: RefCell<Vec<Weak<Connection>>>,
+    pub(super) held: Rc<Held>,
     /// Knows how many connections may be open, so that descriptors suffice.
     pub(super) admission: RefCell<Admission>,
     pub(super) rejections: RefCell<Rejections>,
@@ -105,6 +109,7 @@ impl NetCore {
         state: NetState,
         listeners: Vec<BoundListener>,
         connections_max: usize,
+        held_bytes_max: usize,
         inbox_signal: Signal,
     ) -> Rc<NetCore> {
         Rc::new(NetCore {
@@ -122,6 +127,8 @@ impl NetCore {
             barriers: RefCell::default(),
             next_barrier: Cell::new(0),
             listeners: RefCell::new(listeners),
+            closing: RefCell::default(),
+            held: Rc::new(Held::new(held_bytes_max)),
             admission: RefCell::new(Admission::new(connections_max)),
             rejections: RefCell::new(Rejections::new(clock.now_ns())),
             ended: RefCell::default(),
@@ -138,6 +145,7 @@ impl NetCore {
             for inbox in &mut inboxes {
                 while let Some(message) = inbox.pop() {
                     self.on_message(message);
+                    self.keep_held_bounded();
                 }
             }
             self.run_ready_reads();
@@ -212,6 +220,7 @@ impl NetCore {
                     let call = (read.connection, read.stream, read.method);
                     state.serve_read(call, read.started_ns, request, out);
                 });
+                self.keep_held_bounded();
             }
             self.state.borrow_mut().reads.recycle(batch);
         }
@@ -266,6 +275,12 @@ impl NetCore {
             return;
         };
         connection.respond(answer);
+        connection.book_if_grown();
+        self.mark_dirty(connection);
+    }
+
+    /// Remembers to flush a connection at the end of the pass.
+    pub(super) fn mark_dirty(&self, connection: &Rc<Connection>) {
         if !connection.is_dirty.replace(true) {
             self.dirty.borrow_mut().push(connection.clone());
         }

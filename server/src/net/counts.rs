@@ -33,6 +33,8 @@ impl NetCore {
             ("reads", state.reads.waiting() as u64),
         ];
         Published {
+            answer_bytes: self.held.bytes() as u64,
+            answers_given_up: self.held.calls_ended(),
             http2: limits.named().collect(),
             closed,
             queues,

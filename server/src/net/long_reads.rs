@@ -32,6 +32,7 @@ use super::books::{Ended, Work, describe_read, read_prefix};
 use super::connection::ConnectionKey;
 use super::core::{NetCore, fail};
 use super::counts::log_slow_read;
+use super::held::GIVE_UP;
 
 /// Reads of one net core that may be under way in slices; above it clients get
 /// `etcdserver: too many requests`. Each holds its reply so far.
@@ -57,6 +58,8 @@ pub struct LongRead {
     pub request: Box<[u8]>,
     pub job: ReadJob,
     pub reply: Vec<u8>,
+    /// What of the reply its connection has booked, and how often that had given up by then.
+    pub booked: Option<(usize, u32)>,
 }
 
 /// What a slice came to.
@@ -207,6 +210,8 @@ pub async fn run(core: Rc<NetCore>) {
                 let mut state = core.state.borrow_mut();
                 state.long_read_bytes = (state.long_read_bytes + held).saturating_sub(before);
             }
+            book_reply(&core, &mut read, held);
+            core.keep_held_bounded();
             match slice {
                 Slice::Over => {
                     paused = 0;
@@ -245,6 +250,14 @@ fn slice(core: &NetCore, read: &mut LongRead) -> Slice {
     let Some(backlog) = core.backlog(read.connection, read.stream) else {
         return Slice::Over;
     };
+    if has_given_up(core, read) {
+        core.respond(read.connection, |out| {
+            out.error(read.stream, Code::ResourceExhausted, GIVE_UP);
+        });
+        core.held.count_call();
+        book(core, read, false);
+        return Slice::Over;
+    }
     if backlog > STREAM_BACKLOG_MAX {
         return Slice::Paused;
     }
@@ -284,6 +297,34 @@ fn slice(core: &NetCore, read: &mut LongRead) -> Slice {
     }
     book(core, read, outcome.is_ok());
     Slice::Over
+}
+
+/// Tells the read's connection how long its reply is by now.
+fn book_reply(core: &NetCore, read: &mut LongRead, held: usize) {
+    let connections = core.connections.borrow();
+    let Some(connection) = connections.get(read.connection) else {
+        return;
+    };
+    let given_up = connection.given_up();
+    // What was booked before the connection gave up is booked out already.
+    let before = match read.booked {
+        Some((before, then)) if then == given_up => before,
+        Some((_, then)) => {
+            read.booked = Some((0, then));
+            return;
+        }
+        None => 0,
+    };
+    connection.change_building(before, held);
+    read.booked = Some((held, given_up));
+}
+
+/// Whether the read's connection had to give up what it held since the read was begun.
+fn has_given_up(core: &NetCore, read: &LongRead) -> bool {
+    let connections = core.connections.borrow();
+    let given_up = connections.get(read.connection).map(|held| held.given_up());
+    read.booked
+        .is_some_and(|(_, then)| given_up.is_some_and(|now| now != then))
 }
 
 /// Counts a long read that is over.

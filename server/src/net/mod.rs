@@ -19,6 +19,7 @@ pub mod core;
 mod counts;
 pub mod health;
 mod health_calls;
+mod held;
 mod long_reads;
 mod plain_http;
 mod proposals;

@@ -69,6 +69,7 @@ impl NetCore {
             put_reply(out, plain.stream, reply, is_head);
         });
         self.state.borrow_mut().plain_running -= 1;
+        self.keep_held_bounded();
         self.flush_dirty();
     }
 }

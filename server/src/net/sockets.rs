@@ -3,7 +3,7 @@
 //! Always true here: one task reads each connection, and that task alone closes it; everybody else
 //! shuts the socket down and leaves the rest to it.
 
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::time::{Duration, Instant};
 
 use crate::runtime::{Class, Listener, Socket, sleep, spawn};
@@ -81,7 +81,8 @@ impl NetCore {
     fn ask_for_room(&self) -> Verdict {
         let connections = self.connections.borrow();
         let mut admission = self.admission.borrow_mut();
-        let (now_ns, open) = (self.clock.now_ns(), connections.len());
+        let now_ns = self.clock.now_ns();
+        let open = connections.len() + self.closing.borrow().len();
         let verdict = admission.decide(now_ns, open, |key| is_silent(&connections, key));
         if verdict != Verdict::Admit {
             admission.note(now_ns, verdict, Shortage::Connections, open);
@@ -117,9 +118,29 @@ impl NetCore {
         let connection = self
             .connections
             .borrow_mut()
-            .insert(|key| Connection::new(key, socket.sender(), tls, now_ns, socket.peer_addr()));
+            .insert(|key| Connection::new(key, &socket, tls, now_ns, self.held.clone()));
         self.admission.borrow_mut().entered(connection.key, now_ns);
         spawn(Class::Request, self.clone().read(socket, connection));
+    }
+
+    /// Connections whose peers have ended their direction and not taken all of ours.
+    pub(super) fn closing(&self) -> Vec<Rc<Connection>> {
+        let closing = self.closing.borrow();
+        closing.iter().filter_map(Weak::upgrade).collect()
+    }
+
+    /// Gives up on last words that nobody takes: nothing else would ever end such a connection.
+    pub(super) fn end_closing(&self, now_ns: u64) {
+        self.closing.borrow_mut().retain(|held| {
+            let Some(connection) = held.upgrade() else {
+                return false;
+            };
+            if let Some(limit) = connection.overdue(now_ns) {
+                // Counted when its peer ended its direction.
+                connection.kill_for(limit);
+            }
+            true
+        });
     }
 
     /// The reading task of one connection.
@@ -169,6 +190,7 @@ impl NetCore {
         connection.wake_http1();
         self.start_plain();
         self.run_ready_reads();
+        self.keep_held_bounded();
         // Nobody else may come to send what was answered here just now.
         self.flush_dirty();
         self.settle();
@@ -192,6 +214,10 @@ impl NetCore {
         // An HTTP/1.1 client may have ended its direction and still wait for its answer.
         if !connection.is_answering_http1() {
             connection.end();
+        }
+        if connection.is_stuck() || connection.is_answering_http1() {
+            let mut closing = self.closing.borrow_mut();
+            closing.push(Rc::downgrade(connection));
         }
         let reason = connection.end_reason().unwrap_or(reason);
         if let Some(rejection) = connection.rejection(reason) {

@@ -232,6 +232,7 @@ impl NetState {
                     request: request.into(),
                     job: std::mem::take(&mut self.job),
                     reply: std::mem::take(&mut self.scratch),
+                    booked: None,
                 });
             }
             Ok(_) => fail(out, stream, EtcdError::TooManyRequests),

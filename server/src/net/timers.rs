@@ -74,6 +74,7 @@ impl NetCore {
         }
         state.end_pass();
         drop(state);
+        self.end_closing(now_ns);
         if let Some(episode) = self.admission.borrow_mut().take_ended(now_ns) {
             admission::log_end(&episode);
         }

@@ -64,6 +64,8 @@ pub struct Parts {
     pub listeners: Vec<Vec<BoundListener>>,
     /// Connections that one net core may have open.
     pub connections_max: usize,
+    /// Bytes of answers that one net core may hold for its clients.
+    pub held_bytes_max: usize,
 }
 
 /// The running cores.
@@ -133,6 +135,7 @@ struct NetSeat {
     tls: Option<CertReloader>,
     listeners: Vec<BoundListener>,
     connections_max: usize,
+    held_bytes_max: usize,
 }
 
 struct LogSeat {
@@ -236,6 +239,7 @@ pub fn start(parts: Parts) -> Result<Cores, Box<dyn std::error::Error>> {
             tls,
             listeners,
             connections_max: parts.connections_max,
+            held_bytes_max: parts.held_bytes_max,
         });
     }
     assert_eq!(
@@ -412,6 +416,7 @@ fn start_net(
         state,
         seat.listeners,
         seat.connections_max,
+        seat.held_bytes_max,
         signal,
     );
     backend.attach(Rc::downgrade(&core));

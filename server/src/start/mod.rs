@@ -142,6 +142,7 @@ fn serve(config: &Config) -> Result<(), AnyError> {
         tick: config.heartbeat_interval,
         tls: config.client_tls.clone(),
         listeners,
+        held_bytes_max: config.unsent_answer_bytes / nets,
         connections_max: descriptors.connections_per_core(nets, CONNECTIONS_MAX),
     };
     let cores = cores::start(parts).map_err(|error| explain_start(error.as_ref()))?;

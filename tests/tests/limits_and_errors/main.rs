@@ -6,6 +6,7 @@
 //! - [`http`]: the plain endpoints on the same port;
 //! - [`ports`]: garbage, TLS where none is spoken, none where TLS is;
 //! - [`host`]: what the host allows, such as open files;
+//! - [`slow_readers`]: clients that ask for much and take nothing;
 //! - [`starting`]: flags, data directories that cannot be used, the end by SIGTERM.
 
 mod connections;
@@ -14,4 +15,5 @@ mod http;
 mod ports;
 mod quota;
 mod requests;
+mod slow_readers;
 mod starting;

@@ -222,6 +222,20 @@ impl Connection {
         self.sender.output_bytes()
     }
 
+    /// Bytes of answers that wait in their streams, for flow control or for the output to be taken.
+    pub fn parked_bytes(&self) -> usize {
+        self.sender.parked_bytes
+    }
+
+    /// Ends the calls whose answers wait in their streams, to free what they hold: with
+    /// RESOURCE_EXHAUSTED and this text, or RST_STREAM(ENHANCE_YOUR_CALM), which clients read as the
+    /// same, if part of a message has left already. Returns how many there were.
+    pub fn end_parked<S: Service>(&mut self, message: &str, service: &mut S) -> usize {
+        let ended = self.sender.end_parked(message);
+        self.reap(service);
+        ended
+    }
+
     /// False while the peer does not take its answers, and after the end: the driver then stops
     /// reading.
     pub fn wants_input(&self) -> bool {

@@ -148,6 +148,7 @@ impl Sender {
             let parked = park(stream, &mut self.spare, self.now_ns);
             let rest = start + HEADER_BYTES + sendable;
             parked.bytes.extend_from_slice(&self.out[rest..]);
+            parked.is_cut |= sendable > 0;
             self.parked_bytes += total - sendable;
             self.out.truncate(rest);
         }
@@ -187,6 +188,34 @@ impl Sender {
         } else {
             self.reset(slot, ErrorCode::EnhanceYourCalm, CancelReason::SlowReader);
         }
+    }
+
+    /// Ends every call that has something parked.
+    #[cold]
+    pub(in crate::grpc::connection) fn end_parked(&mut self, message: &str) -> usize {
+        let mut ended = 0;
+        for slot in 0..self.streams.len() as Slot {
+            let stream = &mut self.streams[slot as usize];
+            let Some(parked) = stream.parked.as_deref() else {
+                continue;
+            };
+            ended += 1;
+            if parked.is_cut || stream.is_plain {
+                self.reset(slot, ErrorCode::EnhanceYourCalm, CancelReason::SlowReader);
+                continue;
+            }
+            self.parked_bytes -= parked.bytes.len() - parked.sent;
+            if let Some(parked) = stream.parked.take() {
+                self.recycle(parked);
+            }
+            self.end(
+                slot,
+                Code::ResourceExhausted,
+                message,
+                CancelReason::SlowReader,
+            );
+        }
+        ended
     }
 
     pub(super) fn on_parked(&mut self, slot: Slot) {

@@ -117,6 +117,8 @@ struct Parked {
     bytes: Vec<u8>,
     /// What has been sent of `bytes`.
     sent: usize,
+    /// Part of a message has left, so that no status can follow.
+    is_cut: bool,
     status: Option<(Code, String)>,
     progress_ns: u64,
 }
@@ -353,6 +355,7 @@ impl Sender {
         if self.spare.len() < SPARE_MAX && parked.bytes.capacity() <= SPARE_BYTES_MAX {
             parked.bytes.clear();
             parked.sent = 0;
+            parked.is_cut = false;
             parked.status = None;
             self.spare.push(parked);
         }

@@ -32,6 +32,7 @@ impl Sender {
             frame::put_header(&mut self.out, bytes, kind::DATA, 0, id);
             self.out.extend_from_slice(piece);
             parked.sent += bytes;
+            parked.is_cut = true;
             parked.progress_ns = self.now_ns;
             self.parked_bytes -= bytes;
             self.window.consume(bytes);
