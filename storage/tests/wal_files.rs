@@ -374,8 +374,19 @@ fn where_direct_io_is_refused_the_log_works_and_says_so() {
     let directory = RealDirectory::open(folder.path()).unwrap().without_direct();
     let recovered = round_trip(Arc::new(directory));
     assert!(!recovered.report.is_direct);
+    assert_eq!(recovered.report.driver, "io_uring");
     let notes = recovered.report.notes.join(" ");
     assert!(notes.contains("refuses direct I/O"), "{notes}");
+}
+
+#[test]
+fn where_io_uring_is_refused_a_thread_writes_and_the_log_says_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let directory = RealDirectory::open(folder.path()).unwrap().without_ring();
+    let recovered = round_trip(Arc::new(directory));
+    assert_eq!(recovered.report.driver, "thread");
+    let notes = recovered.report.notes.join(" ");
+    assert!(notes.contains("a thread writes the log"), "{notes}");
 }
 
 /// Fills several segments, closes, opens again.
@@ -386,8 +397,7 @@ fn round_trip(directory: Arc<dyn Directory>) -> Recovered {
     };
     wal::create(&*directory, &options, METADATA, LOG_ID).unwrap();
     let before = [Model::default()];
-    let (mut pair, recovered) = Pair::open_with(directory.clone(), &before, &options).unwrap();
-    assert_eq!(recovered.report.driver, "io_uring");
+    let (mut pair, _) = Pair::open_with(directory.clone(), &before, &options).unwrap();
     for round in 0..60 {
         pair.append(&Append::Entry {
             back: 0,

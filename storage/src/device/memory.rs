@@ -314,10 +314,7 @@ impl WriteQueue for MemoryQueue {
     fn clear_event(&mut self) {}
 
     fn waker(&self) -> Waker {
-        Waker {
-            event: None,
-            through: Arc::default(),
-        }
+        Waker::default()
     }
 
     fn wake_through(&mut self, _: BorrowedFd<'_>) -> io::Result<()> {

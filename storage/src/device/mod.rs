@@ -9,7 +9,7 @@
 //!
 //! In reading order: [`file`] (one file, blocking), [`directory`] (a flat folder of files),
 //! [`queue`] (asynchronous durable writes), [`buffer`] (aligned memory), then the backends:
-//! [`uring`] (the real disk), [`memory`] (fast, forgets nothing), [`crash`] (keeps only what was
+//! [`uring`] and [`thread`] (the real disk), [`memory`] (fast, forgets nothing), [`crash`] (keeps only what was
 //! synced; of the rest any subset of sectors).
 //!
 //! Deliberately absent: any knowledge of records, segments, pages or what the bytes mean.
@@ -21,6 +21,7 @@ pub mod file;
 pub mod memory;
 pub mod queue;
 pub mod real;
+pub mod thread;
 pub mod uring;
 
 pub use buffer::AlignedBuffer;

@@ -9,7 +9,7 @@
 //! Called by the log driver on the log core. Does not decide what to write or when to stop.
 
 use std::io;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::sync::{Arc, OnceLock};
 
 use super::buffer::AlignedBuffer;
@@ -122,10 +122,62 @@ pub trait WriteQueue: Send {
     fn report(&self) -> QueueReport;
 }
 
-/// Rings a queue's event descriptor from another thread.
-#[derive(Clone)]
+/// Rings a queue's event descriptor from another thread. The default has none, for simulated disks.
+#[derive(Clone, Default)]
 pub struct Waker {
-    pub(super) event: Option<Arc<OwnedFd>>,
+    event: Option<Arc<OwnedFd>>,
     /// Set by [`WriteQueue::wake_through`].
-    pub(super) through: Arc<OnceLock<OwnedFd>>,
+    through: Arc<OnceLock<OwnedFd>>,
+}
+
+impl Waker {
+    /// # Errors
+    /// The process is out of descriptors.
+    pub(super) fn new() -> io::Result<Waker> {
+        // SAFETY: plain system call; a non-negative result is a descriptor nobody else owns.
+        let event = unsafe {
+            match libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) {
+                fd if 0 <= fd => OwnedFd::from_raw_fd(fd),
+                _ => return Err(io::Error::last_os_error()),
+            }
+        };
+        Ok(Waker {
+            event: Some(Arc::new(event)),
+            through: Arc::default(),
+        })
+    }
+
+    pub(super) fn event_fd(&self) -> Option<BorrowedFd<'_>> {
+        self.event.as_ref().map(|event| event.as_fd())
+    }
+
+    /// Makes the event descriptor readable. Safe to call any number of times.
+    pub fn wake(&self) {
+        let Some(own) = &self.event else { return };
+        let event = self.through.get().unwrap_or(own);
+        let one = 1u64.to_ne_bytes();
+        // SAFETY: writes 8 bytes from `one` to an open descriptor. A full counter refuses, and is
+        // readable already.
+        let _refused = unsafe { libc::write(event.as_raw_fd(), one.as_ptr().cast(), one.len()) };
+    }
+
+    /// Clears the readable state, unless another descriptor is watched for edges instead.
+    pub(super) fn clear(&self) {
+        let Some(own) = &self.event else { return };
+        if self.through.get().is_some() {
+            return;
+        }
+        let mut count = [0u8; 8];
+        // SAFETY: reads at most 8 bytes into `count` from an open, non-blocking descriptor.
+        let _nothing_to_clear =
+            unsafe { libc::read(own.as_raw_fd(), count.as_mut_ptr().cast(), count.len()) };
+    }
+
+    /// From now on `event` is rung instead. Once.
+    pub(super) fn replace(&self, event: OwnedFd) {
+        assert!(
+            self.through.set(event).is_ok(),
+            "the event descriptor is replaced once"
+        );
+    }
 }

@@ -1,4 +1,5 @@
-//! A folder of the operating system, written to by way of an io_uring ring.
+//! A folder of the operating system, written to by way of an io_uring ring, or of a thread where
+//! the host forbids rings.
 //!
 //! What is always true here
 //! - The folder stays open (and its lock held) for as long as the value or its ring lives, so a
@@ -22,7 +23,8 @@ use super::BLOCK_BYTES;
 use super::directory::{Directory, DirectoryLock, Geometry, Listed, LockHeld};
 use super::file::{BlockFile, RealFile};
 use super::queue::{GroupFile, QueueOptions, WriteQueue};
-use super::uring::UringQueue;
+use super::thread::ThreadQueue;
+use super::uring::{UringQueue, is_ring_refused};
 
 /// How often a busy lock is tried, and the pause between. A member that was killed keeps its lock
 /// until the kernel has ended its writes and taken its ring apart; a supervisor may start the next
@@ -36,6 +38,7 @@ pub struct RealDirectory {
     path: PathBuf,
     folder: Arc<OwnedFd>,
     is_direct_allowed: bool,
+    is_ring_allowed: bool,
 }
 
 impl RealDirectory {
@@ -49,6 +52,7 @@ impl RealDirectory {
             path: path.to_owned(),
             folder: Arc::new(folder.into()),
             is_direct_allowed: true,
+            is_ring_allowed: true,
         })
     }
 
@@ -75,6 +79,14 @@ impl RealDirectory {
     pub fn without_direct(self) -> RealDirectory {
         RealDirectory {
             is_direct_allowed: false,
+            ..self
+        }
+    }
+
+    /// Treats the host as one that forbids io_uring.
+    pub fn without_ring(self) -> RealDirectory {
+        RealDirectory {
+            is_ring_allowed: false,
             ..self
         }
     }
@@ -194,7 +206,18 @@ impl Directory for RealDirectory {
     }
 
     fn write_queue(&self, options: &QueueOptions) -> io::Result<Box<dyn WriteQueue>> {
-        Ok(Box::new(UringQueue::new(options)?))
+        let ring = match self.is_ring_allowed {
+            true => UringQueue::new(options),
+            false => Err(io::Error::from(io::ErrorKind::Unsupported)),
+        };
+        match ring {
+            Ok(queue) => Ok(Box::new(queue)),
+            Err(error) if is_ring_refused(&error) => {
+                let note = format!("{error}; a thread writes the log instead, which is as safe");
+                Ok(Box::new(ThreadQueue::new(options, vec![note])?))
+            }
+            Err(error) => Err(error),
+        }
     }
 }
 

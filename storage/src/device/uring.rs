@@ -14,8 +14,7 @@
 //! Owned by the log core. Never retries a write.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
-use std::sync::{Arc, OnceLock};
+use std::os::fd::{AsRawFd, BorrowedFd};
 
 use io_uring::{IoUring, opcode, types};
 
@@ -28,9 +27,7 @@ use super::queue::{
 /// The real [`WriteQueue`].
 pub struct UringQueue {
     ring: IoUring,
-    event: Arc<OwnedFd>,
-    /// See [`WriteQueue::wake_through`].
-    through: Arc<OnceLock<OwnedFd>>,
+    waker: Waker,
     files: Vec<Option<GroupFile>>,
     buffers: Vec<AlignedBuffer>,
     in_flight: Vec<WriteOp>,
@@ -50,14 +47,10 @@ impl UringQueue {
             .dontfork()
             .build(u32::from(depth_max).next_power_of_two())
             .map_err(explain_setup)?;
-        // SAFETY: plain system call; a non-negative result is a descriptor nobody else owns.
-        let event = unsafe {
-            match libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) {
-                fd if 0 <= fd => OwnedFd::from_raw_fd(fd),
-                _ => return Err(io::Error::last_os_error()),
-            }
-        };
-        ring.submitter().register_eventfd(event.as_raw_fd())?;
+        let waker = Waker::new()?;
+        if let Some(event) = waker.event_fd() {
+            ring.submitter().register_eventfd(event.as_raw_fd())?;
+        }
 
         let mut report = QueueReport {
             driver: "io_uring",
@@ -83,8 +76,7 @@ impl UringQueue {
         }
         Ok(UringQueue {
             ring,
-            event: Arc::new(event),
-            through: Arc::default(),
+            waker,
             files: (0..options.files_max).map(|_| None).collect(),
             buffers,
             in_flight: Vec::with_capacity(usize::from(depth_max)),
@@ -254,39 +246,22 @@ impl WriteQueue for UringQueue {
     }
 
     fn event_fd(&self) -> Option<BorrowedFd<'_>> {
-        Some(self.event.as_fd())
+        self.waker.event_fd()
     }
 
     fn clear_event(&mut self) {
-        if self.through.get().is_some() {
-            return;
-        }
-        let mut count = [0u8; 8];
-        // SAFETY: reads at most 8 bytes into `count` from an open, non-blocking descriptor.
-        let _nothing_to_clear = unsafe {
-            libc::read(
-                self.event.as_raw_fd(),
-                count.as_mut_ptr().cast(),
-                count.len(),
-            )
-        };
+        self.waker.clear();
     }
 
     fn waker(&self) -> Waker {
-        Waker {
-            event: Some(self.event.clone()),
-            through: self.through.clone(),
-        }
+        self.waker.clone()
     }
 
     fn wake_through(&mut self, event: BorrowedFd<'_>) -> io::Result<()> {
         let event = event.try_clone_to_owned()?;
         self.ring.submitter().unregister_eventfd()?;
         self.ring.submitter().register_eventfd(event.as_raw_fd())?;
-        assert!(
-            self.through.set(event).is_ok(),
-            "the event descriptor is replaced once"
-        );
+        self.waker.replace(event);
         Ok(())
     }
 
@@ -312,18 +287,6 @@ impl Drop for UringQueue {
             let last = self.files.len() as u32;
             let _released_later = self.ring.submitter().register_files_update(last, &[-1]);
         }
-    }
-}
-
-impl Waker {
-    /// Makes the event descriptor readable. Safe to call any number of times.
-    pub fn wake(&self) {
-        let Some(own) = &self.event else { return };
-        let event = self.through.get().unwrap_or(own);
-        let one = 1u64.to_ne_bytes();
-        // SAFETY: writes 8 bytes from `one` to an open descriptor. A full counter refuses, and is
-        // readable already.
-        let _refused = unsafe { libc::write(event.as_raw_fd(), one.as_ptr().cast(), one.len()) };
     }
 }
 
@@ -362,6 +325,14 @@ fn explain_setup(error: io::Error) -> io::Error {
     io::Error::new(
         error.kind(),
         format!("io_uring could not be set up: {error}; {remedy}"),
+    )
+}
+
+/// Whether the host forbids io_uring or does not have it, so that another way must do.
+pub(super) fn is_ring_refused(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::PermissionDenied | io::ErrorKind::Unsupported
     )
 }
 
@@ -411,6 +382,14 @@ mod tests {
         for (errno, remedy) in cases {
             let text = explain_setup(io::Error::from_raw_os_error(errno)).to_string();
             assert!(text.contains(remedy), "{text}");
+        }
+        for (errno, is_refused) in [
+            (libc::EPERM, true),
+            (libc::ENOSYS, true),
+            (libc::ENOMEM, false),
+        ] {
+            let error = explain_setup(io::Error::from_raw_os_error(errno));
+            assert_eq!(is_ring_refused(&error), is_refused, "{error}");
         }
         let buffers = [AlignedBuffer::new(1 << 20)];
         let note = explain_buffers(&io::Error::from_raw_os_error(libc::ENOMEM), &buffers);
