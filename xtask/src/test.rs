@@ -218,14 +218,24 @@ impl Tally {
     }
 
     fn deny(&mut self) {
-        if output(cargo().args(["deny", "--version"])).is_ok() {
-            self.step("deny", || {
-                run(cargo().args(["deny", "--log-level", "error", "check"]))
-            });
-        } else {
+        if output(cargo().args(["deny", "--version"])).is_err() {
             println!("== deny: left out");
             self.left_out
                 .push("deny: cargo-deny is not installed (`cargo install cargo-deny`)".into());
+            return;
+        }
+        let check = |what: &[&str]| {
+            let mut deny = cargo();
+            deny.args(["deny", "--log-level", "error", "check"]);
+            run(deny.args(what))
+        };
+        self.step("deny", || check(&["licenses", "bans", "sources"]));
+        if output(cargo().args(["deny", "fetch"])).is_ok() {
+            self.step("advisories", || check(&["--disable-fetch", "advisories"]));
+        } else {
+            println!("== advisories: left out");
+            self.left_out
+                .push("advisories: their database cannot be fetched (`cargo deny fetch`)".into());
         }
     }
 
