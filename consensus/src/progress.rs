@@ -10,7 +10,7 @@ use std::collections::VecDeque;
 use crate::status::ProgressState;
 use crate::types::{LogIndex, MemberId};
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Progress {
     pub(crate) id: MemberId,
     pub(crate) is_learner: bool,
@@ -38,7 +38,7 @@ pub(crate) struct Progress {
 }
 
 /// One append message with entries on the way.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Inflight {
     last: LogIndex,
     bytes: u64,

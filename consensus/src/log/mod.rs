@@ -17,7 +17,7 @@ use std::collections::VecDeque;
 use self::terms::Terms;
 use crate::types::{ENTRY_OVERHEAD_BYTES, Entry, EntryKind, LogIndex, LogPosition, Term};
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Log {
     /// The position before the first entry that the disk can still give.
     base: LogPosition,
@@ -42,7 +42,7 @@ pub(crate) struct Log {
 
 /// An entry and the running cost of the log through it, so that the cost of any stretch is one
 /// subtraction.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Slot {
     entry: Entry,
     cost_end: u64,

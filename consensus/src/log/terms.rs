@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 
 use crate::types::{LogIndex, LogPosition, Term};
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Terms {
     /// The position before the first run.
     base: LogPosition,

@@ -18,7 +18,7 @@ use crate::status::Role;
 use crate::types::{ENTRY_OVERHEAD_BYTES, Entry, EntryKind, LogIndex, MemberId};
 
 /// Proposals of this member on their way to the leader.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Forwards {
     /// Gathered since the last `Ready`; they leave as one message.
     batch: Vec<Proposal>,
@@ -31,7 +31,7 @@ pub(super) struct Forwards {
     bytes: u64,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Sent {
     number: u64,
     entries: usize,

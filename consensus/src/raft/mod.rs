@@ -83,8 +83,9 @@ impl Restored {
     }
 }
 
-/// One member's Raft. See the crate's documentation.
-#[derive(Debug)]
+/// One member's Raft. See the crate's documentation. A clone goes on by itself from the same state:
+/// for searches that branch. A driver owns one and never clones it.
+#[derive(Clone, Debug)]
 pub struct Raft {
     config: Config,
     random: Random,

@@ -26,7 +26,7 @@ use crate::ready::{ReadState, WriteNumber};
 use crate::status::Role;
 use crate::types::{LogIndex, MemberId};
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Reads {
     /// Leader: reads that wait for the first commit of this term; no index yet.
     parked: VecDeque<Read>,

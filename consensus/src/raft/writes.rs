@@ -12,7 +12,7 @@ use std::collections::VecDeque;
 use crate::ready::WriteNumber;
 use crate::types::LogIndex;
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Writes {
     emitted: WriteNumber,
     synced: WriteNumber,
