@@ -64,7 +64,9 @@ impl Bench {
         let mut ready = std::mem::take(&mut member.ready);
         member.raft.ready(&mut ready);
         let is_busy = !ready.is_empty();
-        member.raft.on_synced(ready.write);
+        if ready.must_sync() {
+            member.raft.on_synced(ready.write);
+        }
         if let Some(last) = ready.committed.last() {
             member.raft.on_applied(last.index);
             member.raft.on_checkpoint(last.index);

@@ -162,6 +162,12 @@ impl Raft {
         }
     }
 
+    /// An empty buffer for the entries of a message that arrives; `step` takes it back. So a link need
+    /// not allocate for each message either.
+    pub fn buffer(&mut self) -> Vec<Entry> {
+        self.spare.pop().unwrap_or_default()
+    }
+
     pub(super) fn send_heartbeats(&mut self) {
         let round = self.reads.round();
         for slot in 0..self.progress.len() {
