@@ -24,3 +24,28 @@ impl Random {
         ((u64::from(bound) * (self.next() >> 32)) >> 32) as u32
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The first numbers of the published generator (Steele, Lea, Flood 2014) for this seed.
+    #[test]
+    fn numbers_are_those_of_splitmix64() {
+        let mut random = Random::new(1234567);
+        let expected = [
+            6_457_827_717_110_365_317,
+            3_203_168_211_198_807_973,
+            9_817_491_932_198_370_423,
+        ];
+        assert_eq!(expected.map(|_| random.next()), expected);
+    }
+
+    #[test]
+    fn every_number_below_a_bound_comes_up() {
+        let mut random = Random::new(7);
+        let mut seen = [0; 5];
+        (0..500).for_each(|_| seen[random.below(5) as usize] += 1);
+        assert!(seen.iter().all(|times| *times > 60), "{seen:?}");
+    }
+}
