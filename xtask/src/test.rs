@@ -250,9 +250,8 @@ impl Tally {
             let mut deny = cargo();
             deny.args(["deny", "--log-level", "error", "--manifest-path"]);
             deny.arg(root().join(folder).join("Cargo.toml"));
-            deny.args(["check", "--config"])
-                .arg(root().join("deny.toml"));
-            run(deny.args(what))
+            deny.arg("--config").arg(root().join("deny.toml"));
+            run(deny.arg("check").args(what))
         };
         self.step("deny", || {
             for folder in ["", "consensus/search", "bench/raft-comparison"] {
