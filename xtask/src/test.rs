@@ -263,7 +263,7 @@ impl Tally {
             // Faults of a rival are its own affair: it runs on our machine, on our input, to be measured.
             self.step("advisories", || {
                 for folder in ["", "consensus/search"] {
-                    check(folder, &["--disable-fetch", "advisories"])?;
+                    check(folder, &["advisories"])?;
                 }
                 Ok(())
             });
