@@ -1,4 +1,5 @@
-//! One client connection: socket, optional TLS, and the protocol its first bytes chose.
+//! One client connection: its socket, what waits for it, and its end. What speaks on it is in
+//! [`super::stack`].
 //!
 //! Always true here: bytes leave in the order they were produced; while some wait for the peer to
 //! take them, they wait in `unsent` with one writing task, and the reading task stops above
@@ -12,13 +13,12 @@ use std::task::Waker;
 use wire::grpc::stats::{EndedCall, LimitHits};
 use wire::grpc::{Responder, Service};
 
-use crate::http1::{Http1Session, SNIFF_BYTES_MAX, Sniff, sniff};
 use crate::runtime::{Class, Sender, Signal, Socket, spawn};
-use crate::tls::{Alpn, TlsSession};
+use crate::tls::TlsSession;
 
-use super::health::HttpBackend;
-use super::held::{GIVE_UP, Held};
+use super::held::{GIVE_UP, Held, Holding};
 use super::rejections::Rejection;
+use super::stack::{Next, Protocol, Protocols, Stack};
 
 /// Names a connection of a net core; never used twice.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, PartialOrd, Ord)]
@@ -37,7 +37,7 @@ const HEAD_TIMEOUT_NS: u64 = 300_000_000_000;
 /// How long a peer may take nothing while its socket is full.
 const STALL_TIMEOUT_NS: u64 = 120_000_000_000;
 /// A spare output buffer larger than this is given back to the allocator.
-const SPARE_BYTES_MAX: usize = 1 << 20;
+pub const SPARE_BYTES_MAX: usize = 1 << 20;
 
 pub struct Connection {
     pub key: ConnectionKey,
@@ -61,13 +61,7 @@ pub struct Connection {
     tls_error: RefCell<Option<String>>,
     /// Since when an HTTP/1.1 request's head has been on its way.
     head_since_ns: Cell<u64>,
-    /// What it holds of its core's bound, as it was booked last.
-    held: Cell<usize>,
-    core_held: Rc<Held>,
-    /// Of that, replies under way in slices.
-    building: Cell<usize>,
-    /// How often it had to give up what it held.
-    given_up: Cell<u32>,
+    holding: Holding,
     /// How often the socket took something while a writing task waited for it.
     takes: Cell<u64>,
     /// What `takes` was when somebody last looked, and since when.
@@ -85,43 +79,11 @@ struct Unsent {
     sent: usize,
 }
 
-struct Stack {
-    tls: Option<TlsSession>,
-    plaintext: Vec<u8>,
-    protocol: Protocol,
-    /// Output of the protocol on its way into TLS, and spare memory for the protocol.
-    spare: Vec<u8>,
-}
-
-enum Protocol {
-    /// Bytes so far, too few to tell.
-    Sniffing(Vec<u8>),
-    Grpc(Box<wire::grpc::Connection>),
-    Http1(Http1Session<HttpBackend>),
-    Over,
-}
-
-/// What a connection needs to know to choose its protocol.
-pub struct Protocols<'a> {
-    pub limits: &'a std::sync::Arc<wire::grpc::Limits>,
-    pub http_backend: &'a Rc<HttpBackend>,
-}
-
 /// What a gRPC connection counted and nobody has taken yet.
 #[derive(Default)]
 pub struct LastCounts {
     pub ended: Vec<EndedCall>,
     pub limits: LimitHits,
-}
-
-/// What the reading task does next.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Next {
-    Read,
-    /// The first bytes chose HTTP/1.1: its driving task is to be started.
-    StartHttp1,
-    /// Send what is left and close; the text is the counted reason.
-    End(&'static str),
 }
 
 impl Connection {
@@ -136,12 +98,7 @@ impl Connection {
             key,
             opened_ns: now_ns,
             peer: socket.peer_addr(),
-            stack: RefCell::new(Stack {
-                tls,
-                plaintext: Vec::new(),
-                protocol: Protocol::Sniffing(Vec::new()),
-                spare: Vec::new(),
-            }),
+            stack: RefCell::new(Stack::new(tls)),
             sender: socket.sender(),
             unsent: RefCell::default(),
             has_writer: Cell::new(false),
@@ -152,10 +109,7 @@ impl Connection {
             end_reason: Cell::new(None),
             tls_error: RefCell::default(),
             head_since_ns: Cell::new(now_ns),
-            held: Cell::new(0),
-            core_held,
-            building: Cell::new(0),
-            given_up: Cell::new(0),
+            holding: Holding::new(core_held),
             takes: Cell::new(0),
             stuck: Cell::new(None),
             room: Signal::new(),
@@ -237,7 +191,10 @@ impl Connection {
             }
             while unsent.sent < unsent.bytes.len() {
                 match self.sender.try_send(&unsent.bytes[unsent.sent..]) {
-                    Ok(Some(sent)) => unsent.sent += sent,
+                    Ok(Some(sent)) => {
+                        unsent.sent += sent;
+                        self.holding.note_progress();
+                    }
                     Ok(None) => {
                         self.has_writer.set(true);
                         spawn(Class::Request, self.clone().write_unsent());
@@ -277,6 +234,7 @@ impl Connection {
                 Ok(sent) => {
                     self.unsent.borrow_mut().sent += sent;
                     self.takes.set(self.takes.get() + 1);
+                    self.holding.note_progress();
                 }
                 Err(_) => {
                     self.has_writer.set(false);
@@ -309,7 +267,7 @@ impl Connection {
             self.sender.shutdown();
             self.room.notify();
             self.wake_http1();
-            self.book_as(0);
+            self.book();
         }
     }
 
@@ -427,67 +385,50 @@ impl Connection {
         unsent.bytes.len() - unsent.sent + held
     }
 
-    /// Bytes it holds of its core's bound.
-    pub fn held_bytes(&self) -> usize {
-        self.held.get()
+    /// What it holds of its core's bound.
+    pub fn holding(&self) -> &Holding {
+        &self.holding
     }
 
     /// Books what it holds now. What a dead connection holds is on its way out.
     fn book(&self) {
-        let held = if self.is_dead.get() {
-            0
+        let waiting = if self.is_dead.get() {
+            None
         } else {
-            self.unsent_bytes() + self.parked_bytes() + self.building.get()
+            let unsent = self.unsent.borrow();
+            let unsent = unsent.bytes.len() - unsent.sent;
+            Some(unsent + self.stack.borrow().waiting_bytes())
         };
-        self.book_as(held);
-    }
-
-    fn book_as(&self, held: usize) {
-        self.core_held.change(self.held.replace(held), held);
+        self.holding.book(waiting);
     }
 
     /// Books answers of this pass that are not on their way yet, once they are worth it.
     pub fn book_if_grown(&self) {
         const STEP_BYTES: usize = 64 << 10;
-        let made = self.parked_bytes() + self.stack.borrow().held_bytes();
-        if self.held.get() + STEP_BYTES <= made {
+        if self.holding.bytes() + STEP_BYTES <= self.stack.borrow().waiting_bytes() {
             self.book();
         }
     }
 
     /// A reply under way in slices has become longer, or is no more.
     pub fn change_building(&self, before: usize, now: usize) {
-        let building = (self.building.get() + now).saturating_sub(before);
-        self.building.set(building);
+        self.holding.change_building(before, now);
         self.book();
+        self.holding.note_progress();
     }
 
     /// Ends the calls whose answers wait or are under way, to free what they hold; the latter end when
     /// their turn comes. Returns how many ended at once.
     pub fn give_up<S: Service>(&self, service: &mut S) -> usize {
         let ended = self.with_grpc(|grpc| grpc.end_parked(GIVE_UP, service));
-        if self.building.replace(0) > 0 {
-            self.given_up.set(self.given_up.get() + 1);
-        }
+        self.holding.give_up_building();
         self.book();
         ended.unwrap_or(0)
-    }
-
-    /// How often replies under way had to be given up: a reply that was begun at another number ends.
-    pub fn given_up(&self) -> u32 {
-        self.given_up.get()
     }
 
     /// Its socket takes no more for now.
     pub fn is_stuck(&self) -> bool {
         self.has_writer.get() && !self.is_dead.get()
-    }
-
-    fn parked_bytes(&self) -> usize {
-        match &self.stack.borrow().protocol {
-            Protocol::Grpc(grpc) => grpc.parked_bytes(),
-            _ => 0,
-        }
     }
 
     /// Lets the HTTP/1.1 task look at new input.
@@ -578,124 +519,12 @@ impl Connection {
     }
 }
 
-impl Drop for Connection {
-    fn drop(&mut self) {
-        self.book_as(0);
-    }
-}
-
 impl Unsent {
     fn reset(&mut self) {
         self.bytes.clear();
         self.sent = 0;
         if self.bytes.capacity() > SPARE_BYTES_MAX {
             self.bytes = Vec::new();
-        }
-    }
-}
-
-impl Stack {
-    /// Appends to `out` what is ready to leave.
-    fn take_output(&mut self, out: &mut Vec<u8>) {
-        match &mut self.tls {
-            None => self.protocol.take_output(&mut self.spare, out),
-            Some(tls) => {
-                if tls.is_handshaking() {
-                    tls.take_output(out);
-                    return;
-                }
-                let mut plain = std::mem::take(&mut self.plaintext);
-                plain.clear();
-                self.protocol.take_output(&mut self.spare, &mut plain);
-                if !plain.is_empty() {
-                    tls.send(&plain);
-                }
-                self.plaintext = plain;
-                if self.plaintext.capacity() > SPARE_BYTES_MAX {
-                    self.plaintext = Vec::new();
-                }
-                tls.take_output(out);
-            }
-        }
-    }
-
-    fn held_bytes(&self) -> usize {
-        match &self.protocol {
-            Protocol::Grpc(grpc) => grpc.output_bytes(),
-            _ => 0,
-        }
-    }
-}
-
-impl Protocol {
-    fn receive<S: Service>(
-        &mut self,
-        bytes: &[u8],
-        alpn: Option<Alpn>,
-        now_ns: u64,
-        protocols: &Protocols<'_>,
-        service: &mut S,
-    ) -> Next {
-        match self {
-            Protocol::Grpc(grpc) => match grpc.receive(bytes, now_ns, service) {
-                Ok(()) => Next::Read,
-                Err(_) => Next::End("http2_error"),
-            },
-            Protocol::Http1(session) => {
-                session.feed(bytes);
-                Next::Read
-            }
-            Protocol::Over => Next::End("over"),
-            Protocol::Sniffing(seen) => {
-                seen.extend_from_slice(bytes);
-                let sniffed = match alpn {
-                    Some(Alpn::Http2) => Sniff::Http2,
-                    _ => sniff(seen),
-                };
-                let seen = std::mem::take(seen);
-                match sniffed {
-                    Sniff::NeedMore => {
-                        assert!(
-                            seen.len() < SNIFF_BYTES_MAX,
-                            "{} bytes tell nothing",
-                            seen.len()
-                        );
-                        *self = Protocol::Sniffing(seen);
-                        Next::Read
-                    }
-                    Sniff::Http2 => {
-                        let grpc = wire::grpc::Connection::new(protocols.limits.clone(), now_ns);
-                        *self = Protocol::Grpc(Box::new(grpc));
-                        self.receive(&seen, None, now_ns, protocols, service)
-                    }
-                    Sniff::Http1 => {
-                        let mut session = Http1Session::new(protocols.http_backend.clone());
-                        session.feed(&seen);
-                        *self = Protocol::Http1(session);
-                        Next::StartHttp1
-                    }
-                    Sniff::TlsClientHello => Next::End("tls_on_plain_port"),
-                    Sniff::Garbage(reason) => Next::End(reason),
-                }
-            }
-        }
-    }
-
-    fn take_output(&mut self, spare: &mut Vec<u8>, out: &mut Vec<u8>) {
-        match self {
-            Protocol::Grpc(grpc) if grpc.has_output() => {
-                if out.is_empty() {
-                    // The usual case: hand over the memory instead of copying.
-                    *out = grpc.take_output(std::mem::take(out));
-                } else {
-                    let made = grpc.take_output(std::mem::take(spare));
-                    out.extend_from_slice(&made);
-                    *spare = made;
-                    spare.clear();
-                }
-            }
-            Protocol::Http1(session) => session.take_output(out),
-            _ => {}
         }
     }
 }

@@ -128,7 +128,7 @@ impl NetCore {
             next_barrier: Cell::new(0),
             listeners: RefCell::new(listeners),
             closing: RefCell::default(),
-            held: Rc::new(Held::new(held_bytes_max)),
+            held: Rc::new(Held::new(held_bytes_max, clock)),
             admission: RefCell::new(Admission::new(connections_max)),
             rejections: RefCell::new(Rejections::new(clock.now_ns())),
             ended: RefCell::default(),

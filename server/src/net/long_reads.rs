@@ -305,7 +305,7 @@ fn book_reply(core: &NetCore, read: &mut LongRead, held: usize) {
     let Some(connection) = connections.get(read.connection) else {
         return;
     };
-    let given_up = connection.given_up();
+    let given_up = connection.holding().given_up();
     // What was booked before the connection gave up is booked out already.
     let before = match read.booked {
         Some((before, then)) if then == given_up => before,
@@ -322,7 +322,9 @@ fn book_reply(core: &NetCore, read: &mut LongRead, held: usize) {
 /// Whether the read's connection had to give up what it held since the read was begun.
 fn has_given_up(core: &NetCore, read: &LongRead) -> bool {
     let connections = core.connections.borrow();
-    let given_up = connections.get(read.connection).map(|held| held.given_up());
+    let given_up = connections
+        .get(read.connection)
+        .map(|held| held.holding().given_up());
     read.booked
         .is_some_and(|(_, then)| given_up.is_some_and(|now| now != then))
 }

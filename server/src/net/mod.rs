@@ -1,7 +1,7 @@
 //! Net cores: connections, calls, reads.
 //!
 //! One put, in this folder: [`sockets`] accepts and reads the socket, [`connection`] takes the bytes
-//! through TLS and the protocol its first bytes chose, [`calls`] is told of the complete message and
+//! through TLS and the protocol its first bytes chose ([`stack`]), [`calls`] is told of the complete message and
 //! finds its method, [`writes`] checks it and proposes it; [`proposals`] remembers who waits;
 //! the answer comes back through [`core`] and leaves through the connection. A linearizable read
 //! waits in [`reads`] until its index is applied, is served by [`state`], and a long one goes on in
@@ -26,6 +26,7 @@ mod proposals;
 mod reads;
 mod rejections;
 mod sockets;
+mod stack;
 mod state;
 mod table;
 mod timers;

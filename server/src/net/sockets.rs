@@ -11,8 +11,9 @@ use crate::tls::TlsSession;
 
 use super::admission::{Shortage, Verdict};
 use super::calls::Calls;
-use super::connection::{Connection, ConnectionKey, Next, Protocols};
+use super::connection::{Connection, ConnectionKey};
 use super::core::NetCore;
+use super::stack::{Next, Protocols};
 use super::table::ConnectionTable;
 
 /// Pause after the process ran out of file descriptors.

@@ -80,25 +80,19 @@ impl Bell {
 impl Bell {
     /// As [`BellWaiter::wait`], on a thread without an executor.
     pub fn wait_blocking(&self) {
-        use std::os::fd::AsFd;
-        let mut scratch = [0u8; 256];
-        let reader = self.reader.as_fd().as_raw_fd();
+        let event = self.0.event.as_raw_fd();
         let mut ready = libc::pollfd {
-            fd: reader,
+            fd: event,
             events: libc::POLLIN,
             revents: 0,
         };
+        let mut count = 0u64;
         // SAFETY: the descriptor is open while `self` lives; both calls write into locals of the sizes given.
         unsafe {
             libc::poll(&mut ready, 1, -1);
-            libc::recv(
-                reader,
-                scratch.as_mut_ptr().cast(),
-                scratch.len(),
-                libc::MSG_DONTWAIT,
-            );
+            libc::read(event, (&raw mut count).cast(), size_of::<u64>());
         }
-        self.shared.rung.store(false, Ordering::SeqCst);
+        self.0.rung.store(false, Ordering::SeqCst);
     }
 }
 
