@@ -349,6 +349,7 @@ fn a_waiting_check_keeps_the_connection_busy_until_it_answers() {
 #[test]
 fn broken_and_oversized_heads_end_the_connection() {
     let fake = Fake::new();
+    // Go's words, which etcd sends: the status line again as the body.
     let ends = |bytes: &[u8], status: &str| {
         let mut session = Http1Session::new(Rc::clone(&fake));
         session.feed(bytes);
@@ -361,6 +362,11 @@ fn broken_and_oversized_heads_end_the_connection() {
             "{}",
             String::from_utf8_lossy(&out)
         );
+        let text = String::from_utf8(out).expect("text");
+        let (head, body) = text.split_once("\r\n\r\n").expect("a head and a body");
+        let line = head.lines().next().expect("a status line");
+        assert!(body.starts_with(&line["HTTP/1.1 ".len()..]), "{text}");
+        assert!(head.to_lowercase().contains("connection: close"), "{text}");
     };
     ends(b"GET / HTTP/9\r\n\r\n", "HTTP/1.1 400 ");
     ends(b"GET /version HTTP/1.1\r\n\r\n", "HTTP/1.1 400 ");

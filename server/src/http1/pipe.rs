@@ -51,6 +51,28 @@ impl Pipe {
         self.output.len()
     }
 
+    /// The library refuses a request that it cannot read with a head alone; etcd says the status once more as the body. Call
+    /// when the last reply in the output is such a refusal.
+    pub(super) fn explain_refusal(&mut self) {
+        const START: &[u8] = b"HTTP/1.1 ";
+        let head = self
+            .output
+            .windows(START.len())
+            .rposition(|window| window == START);
+        let Some(head) = head else { return };
+        let refusal = String::from_utf8_lossy(&self.output[head + START.len()..]).into_owned();
+        let Some((status, rest)) = refusal.split_once("\r\n") else {
+            return;
+        };
+        if status.starts_with('4') && rest.ends_with("\r\n\r\n") {
+            self.output.truncate(head);
+            let reply = format!(
+                "HTTP/1.1 {status}\r\nContent-Type: text/plain; charset=utf-8\r\nConnection: close\r\n\r\n{status}"
+            );
+            self.output.extend_from_slice(reply.as_bytes());
+        }
+    }
+
     pub(super) fn take_output(&mut self, out: &mut Vec<u8>) {
         out.append(&mut self.output);
         wake(&mut self.writer);

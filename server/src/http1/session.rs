@@ -93,6 +93,9 @@ impl<B: Backend> Http1Session<B> {
             Poll::Ready(result) => result,
         };
         self.is_done = true;
+        if result.as_ref().is_err_and(hyper::Error::is_parse) {
+            self.pipe.borrow_mut().explain_refusal();
+        }
         Poll::Ready(result.map_err(|error| Http1Error(error.to_string())))
     }
 

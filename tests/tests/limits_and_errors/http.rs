@@ -143,6 +143,30 @@ fn endpoints(options: Options) {
     println!("/health, /livez, /readyz, /metrics at {}", server.url());
 }
 
+/// Refusals of requests that cannot be read say the status once more as their body.
+#[test]
+fn a_head_that_is_too_large_is_told_so() {
+    let server = Server::start(Options::new(Kind::subject()));
+    // A little more than each takes: 64 KiB, and 1 MiB.
+    let bytes = match server.kind().is_pilaster() {
+        true => 70_000,
+        false => (1 << 20) + 8192,
+    };
+    let head = format!(
+        "GET /health HTTP/1.1\r\nHost: x\r\nA: {}\r\n\r\n",
+        "x".repeat(bytes)
+    );
+    let answer = plain::send_bytes(&server, head.as_bytes());
+    let text = String::from_utf8_lossy(&answer);
+    let status = "431 Request Header Fields Too Large";
+    assert!(
+        text.starts_with(&format!("HTTP/1.1 {status}\r\n")),
+        "{text}"
+    );
+    assert!(text.ends_with(&format!("\r\n\r\n{status}")), "{text}");
+    println!("a head of {bytes} bytes: {status}");
+}
+
 /// The names that dashboards for etcd rely on, and two counts that must move with the requests.
 fn metrics(server: &Server) {
     raw::block_on(async {
