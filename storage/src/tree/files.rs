@@ -21,26 +21,50 @@ pub struct TreeFiles {
     pub(crate) sums: Box<dyn BlockFile>,
     /// What errors call the pages' file.
     pub(crate) path: PathBuf,
+    /// Where the page sums will be made, as long as there are none.
+    missing_sums: Option<PathBuf>,
 }
 
 impl TreeFiles {
-    /// Opens, or creates empty, `db` and `db.sum` in `dir`, and takes the exclusive lock that bbolt takes. The lock
+    /// Whether there is a tree file in `dir`, whatever it holds.
+    pub fn exist(dir: &Path) -> bool {
+        dir.join("db").symlink_metadata().is_ok()
+    }
+
+    /// Opens, or creates empty, `db` in `dir`, and takes the exclusive lock that bbolt takes. The lock
     /// is held until the files are closed and the last snapshot's map is gone; a process that ends any way at all
-    /// gives it up.
+    /// gives it up. A missing `db.sum` is made when something is written to it first.
     pub fn open(dir: &Path) -> Result<TreeFiles, TreeError> {
         let path = dir.join("db");
-        let db = open_file(&path)?;
+        let db = open_file(&path, true)?;
         lock(&db, &path)?;
-        let sums = open_file(&dir.join("db.sum"))?;
-        // The names must be as durable as what will be written under them.
-        File::open(dir)
-            .and_then(|d| d.sync_all())
-            .map_err(|e| io_error(dir, "sync folder", e))?;
+        // The name must be as durable as what will be written under it.
+        sync_folder(dir)?;
+        let sums_path = dir.join("db.sum");
+        let (sums, missing_sums): (Box<dyn BlockFile>, _) = match open_file(&sums_path, false) {
+            Ok(sums) => (Box::new(RealFile::new(sums)), None),
+            Err(TreeError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+                (Box::new(NoFile), Some(sums_path))
+            }
+            Err(error) => return Err(error),
+        };
         Ok(TreeFiles {
             db: Box::new(RealFile::new(db)),
-            sums: Box::new(RealFile::new(sums)),
+            sums,
             path,
+            missing_sums,
         })
+    }
+
+    /// Makes the page sums' file if it is missing, durably.
+    pub(crate) fn create_sums(&mut self) -> Result<(), TreeError> {
+        let Some(path) = &self.missing_sums else {
+            return Ok(());
+        };
+        self.sums = Box::new(RealFile::new(open_file(path, true)?));
+        sync_folder(path.parent().expect("a file lies in a folder"))?;
+        self.missing_sums = None;
+        Ok(())
     }
 
     /// Opens the existing files in `dir` for reading, with the shared lock that bbolt's read-only opens take: it is
@@ -64,6 +88,7 @@ impl TreeFiles {
             db: Box::new(RealFile::new(db)),
             sums,
             path,
+            missing_sums: None,
         })
     }
 
@@ -81,7 +106,12 @@ impl TreeFiles {
         }
         let sums = open("db.sum").map_err(error)?;
         folder.sync().map_err(error)?;
-        Ok(TreeFiles { db, sums, path })
+        Ok(TreeFiles {
+            db,
+            sums,
+            path,
+            missing_sums: None,
+        })
     }
 }
 
@@ -124,11 +154,17 @@ fn lock(db: &File, path: &Path) -> Result<(), TreeError> {
     }
 }
 
-fn open_file(path: &Path) -> Result<File, TreeError> {
+fn sync_folder(dir: &Path) -> Result<(), TreeError> {
+    File::open(dir)
+        .and_then(|folder| folder.sync_all())
+        .map_err(|e| io_error(dir, "sync folder", e))
+}
+
+fn open_file(path: &Path, may_create: bool) -> Result<File, TreeError> {
     OpenOptions::new()
         .read(true)
         .write(true)
-        .create(true)
+        .create(may_create)
         .truncate(false)
         .mode(0o600)
         .open(path)

@@ -42,4 +42,4 @@ pub use options::{CommitPhase, OpenReport, SumsState, TreeOptions, TreeStats};
 pub use scrub::{ScrubStep, Scrubber};
 pub use snapshot::{BucketRef, Cursor, Snapshot};
 pub use walk::Counts;
-pub use writer::Tree;
+pub use writer::{ReadTree, Tree};

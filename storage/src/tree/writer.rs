@@ -68,29 +68,32 @@ pub struct Tree {
     sums_buffer: Vec<u8>,
 }
 
-#[derive(Debug, Clone)]
-struct Failure {
-    operation: &'static str,
-    txid: TxId,
-    message: String,
+/// A tree that was read and found sound, and not changed.
+pub struct ReadTree {
+    files: TreeFiles,
+    options: TreeOptions,
+    opened: Opened,
 }
 
-impl Tree {
-    /// Opens the tree in `files`, or makes a new one if the file is empty.
-    pub fn open(
-        files: TreeFiles,
-        options: TreeOptions,
-    ) -> Result<(Tree, Snapshot, OpenReport), TreeError> {
-        let size = options.page_bytes as usize;
-        if !size.is_power_of_two() || !(PAGE_BYTES_MIN..=PAGE_BYTES_MAX).contains(&size) {
-            return Err(TreeError::BadChange {
-                what: "the page size must be a power of two from 1 KiB to 16 MiB",
-            });
-        }
-        if open::is_unborn(&files, &options)? {
-            open::create(&files, &options)?;
-        }
-        let opened = open::load(&files, &options)?;
+impl ReadTree {
+    /// What the file holds.
+    pub fn snapshot(&self) -> &Snapshot {
+        &self.opened.snapshot
+    }
+
+    /// What reading found.
+    pub fn report(&self) -> &OpenReport {
+        &self.opened.report
+    }
+
+    /// Makes what was read durable, writes page sums that are missing or damaged, and gets ready to go on.
+    pub fn open(self) -> Result<(Tree, Snapshot, OpenReport), TreeError> {
+        let ReadTree {
+            mut files,
+            options,
+            opened,
+        } = self;
+        files.create_sums()?;
         open::make_durable(&files).map_err(|e| io_error(&files.path, "sync", e))?;
         open::repair(&files, &opened).map_err(|e| io_error(&files.path, "repair page sums", e))?;
         let sums_bytes = files
@@ -132,6 +135,44 @@ impl Tree {
             sums_buffer: Vec::new(),
         };
         Ok((tree, snapshot, report))
+    }
+}
+
+#[derive(Debug, Clone)]
+struct Failure {
+    operation: &'static str,
+    txid: TxId,
+    message: String,
+}
+
+impl Tree {
+    /// Opens the tree in `files`, or makes a new one if the file is empty.
+    pub fn open(
+        files: TreeFiles,
+        options: TreeOptions,
+    ) -> Result<(Tree, Snapshot, OpenReport), TreeError> {
+        Tree::read(files, options)?.open()
+    }
+
+    /// Reads and checks the tree in `files`; an empty file becomes a new tree, but of one that holds something nothing is
+    /// changed before [`ReadTree::open`].
+    pub fn read(mut files: TreeFiles, options: TreeOptions) -> Result<ReadTree, TreeError> {
+        let size = options.page_bytes as usize;
+        if !size.is_power_of_two() || !(PAGE_BYTES_MIN..=PAGE_BYTES_MAX).contains(&size) {
+            return Err(TreeError::BadChange {
+                what: "the page size must be a power of two from 1 KiB to 16 MiB",
+            });
+        }
+        if open::is_unborn(&files, &options)? {
+            files.create_sums()?;
+            open::create(&files, &options)?;
+        }
+        let opened = open::load(&files, &options)?;
+        Ok(ReadTree {
+            files,
+            options,
+            opened,
+        })
     }
 
     /// Opens without writing anything, not even repairs of page sums. The files must stay as they are while the

@@ -6,8 +6,8 @@
 //! - An entry's payload lies 16-byte aligned in the file and in memory and is read in place.
 //!
 //! ```text
-//! create ──> open ──> Recovered            once, at start
-//!              └────> Log: append… ─> submit ─> event_fd ─> poll ─> Synced      on the log core
+//! create ──> read ──> open ──> Recovered   once, at start
+//!                       └────> Log: append… ─> submit ─> event_fd ─> poll ─> Synced      on the log core
 //! ```
 //!
 //! In reading order: [`types`], [`format`], [`group`], [`writer`] (the state machine), [`log`] (its
@@ -29,7 +29,8 @@ pub mod writer;
 
 pub use error::{AppendError, LogError, OpenError, OptionsError};
 pub use log::{Log, LogStats};
-pub use recover::{create, create_behind, create_folder, exists, open, open_folder};
+pub use recover::{ReadLog, create, create_behind, create_folder, exists, open, open_folder, read};
+pub use segments::is_name_of_log;
 pub use types::{
     Entry, Evidence, HardState, Helper, LogIndex, MarkKind, OpenReport, Options, Position,
     Recovered, SegmentSequence, SnapshotMark, Synced, Term, TornTail, Vote,

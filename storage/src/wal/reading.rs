@@ -37,6 +37,10 @@ impl Files {
             if file.name == "lost+found" && !file.is_file {
                 continue;
             }
+            // A start of etcd that was cut short while it tried to write leaves an empty one.
+            if file.name == ".touch" && file.bytes == 0 {
+                continue;
+            }
             match classify(&file.name, file.is_file) {
                 FileKind::Segment(sequence) => files.segments.push(sequence),
                 FileKind::Spare => files.spares.push(file.name),
@@ -303,6 +307,25 @@ impl Io<'_> {
         Ok(Segment { header, bytes })
     }
 
+    /// Refuses a log whose beginning is missing.
+    pub(super) fn check_start(&self, reading: &Reading) -> Result<(), OpenError> {
+        let scan = &reading.scan;
+        let refuse = |what: String| {
+            let (segment, _) = reading.retained[0];
+            let offset = FIRST_OFFSET;
+            Err(self.damaged(segment, Damage { offset, what }))
+        };
+        if let Some(first) = scan.missing_before() {
+            return refuse(format!(
+                "the log begins with entry {first}, and no snapshot covers those before"
+            ));
+        }
+        if scan.metadata.is_none() {
+            return refuse("the first group holds no metadata".to_owned());
+        }
+        Ok(())
+    }
+
     /// Compares the log's end with what is known to have been acknowledged.
     pub(super) fn check_end(&self, reading: &Reading, evidence: Evidence) -> Result<(), OpenError> {
         let scan = &reading.scan;
@@ -328,29 +351,6 @@ impl Io<'_> {
                     source_of_truth,
                 });
             }
-        }
-        if let Some(first) = scan.missing_before() {
-            let what =
-                format!("the log begins with entry {first}, and no snapshot covers those before");
-            let (segment, _) = reading.retained[0];
-            return Err(self.damaged(
-                segment,
-                Damage {
-                    offset: FIRST_OFFSET,
-                    what,
-                },
-            ));
-        }
-        if scan.metadata.is_none() {
-            let what = "the first group holds no metadata".to_owned();
-            let (segment, _) = reading.retained[0];
-            return Err(self.damaged(
-                segment,
-                Damage {
-                    offset: FIRST_OFFSET,
-                    what,
-                },
-            ));
         }
         Ok(())
     }

@@ -25,8 +25,8 @@ use super::reading::{Files, Io, Reading};
 use super::scan::FIRST_OFFSET;
 use super::segments::{Plan, create_zeroed, preparing_name, segment_name, write_header};
 use super::types::{
-    Evidence, MARK_BYTES_MAX, METADATA_BYTES_MAX, OpenReport, Options, Recovered, SegmentSequence,
-    SnapshotMark,
+    Entry, Evidence, HardState, LogIndex, MARK_BYTES_MAX, METADATA_BYTES_MAX, OpenReport, Options,
+    Recovered, SegmentSequence, SnapshotMark,
 };
 use super::writer::{Resume, push_first};
 use crate::device::{AlignedBuffer, BLOCK_BYTES, Directory, DirectoryLock, RealDirectory};
@@ -159,6 +159,16 @@ pub fn open(
     options: &Options,
     evidence: Evidence,
 ) -> Result<(Log, Recovered), OpenError> {
+    read(directory, options, evidence)?.open()
+}
+
+/// Locks and reads a log, refuses it if it is damaged, and changes nothing. Whoever has to judge
+/// whether this is the right log does so before [`ReadLog::open`].
+pub fn read(
+    directory: Arc<dyn Directory>,
+    options: &Options,
+    evidence: Evidence,
+) -> Result<ReadLog, OpenError> {
     options.check()?;
     let io = Io {
         directory: &*directory,
@@ -166,9 +176,70 @@ pub fn open(
     let lock = io.lock()?;
     let files = Files::list(&*directory)?;
     let reading = io.read_log(&files, evidence)?;
-    io.check_end(&reading, evidence)?;
-    io.repair(&files, &reading)?;
-    io.start(&directory, options, reading, lock)
+    io.check_start(&reading)?;
+    Ok(ReadLog {
+        directory,
+        options: options.clone(),
+        evidence,
+        lock,
+        files,
+        reading,
+    })
+}
+
+/// A log as it lies on the disk: read, locked, and not changed.
+pub struct ReadLog {
+    directory: Arc<dyn Directory>,
+    options: Options,
+    evidence: Evidence,
+    lock: DirectoryLock,
+    files: Files,
+    reading: Reading,
+}
+
+impl ReadLog {
+    /// As given to [`create`].
+    pub fn metadata(&self) -> &[u8] {
+        self.reading.scan.metadata.as_deref().unwrap_or_default()
+    }
+
+    /// The newest hard state; zeros if none was ever written.
+    pub fn hard_state(&self) -> HardState {
+        self.reading.scan.state.hard_state
+    }
+
+    /// The newest snapshot mark, if any.
+    pub fn mark(&self) -> Option<&SnapshotMark> {
+        self.reading.scan.state.mark.as_ref()
+    }
+
+    /// Retained entries from [`Evidence::entries_from`] on, each index once, without gaps.
+    pub fn entries(&self) -> &[Entry] {
+        &self.reading.scan.entries
+    }
+
+    /// Last index of the log: the last entry, or the mark if nothing follows it.
+    pub fn last_index(&self) -> LogIndex {
+        self.reading.scan.state.last_index
+    }
+
+    /// Refuses a log that ends too early.
+    pub fn check_end(&self) -> Result<(), OpenError> {
+        let io = Io {
+            directory: &*self.directory,
+        };
+        io.check_end(&self.reading, self.evidence)
+    }
+
+    /// As [`ReadLog::check_end`]; then cuts a torn last write off, and gets ready to go on.
+    pub fn open(self) -> Result<(Log, Recovered), OpenError> {
+        self.check_end()?;
+        let io = Io {
+            directory: &*self.directory,
+        };
+        io.repair(&self.files, &self.reading)?;
+        io.start(&self.directory, &self.options, self.reading, self.lock)
+    }
 }
 
 impl Io<'_> {

@@ -62,6 +62,11 @@ pub(super) fn classify(name: &str, is_file: bool) -> FileKind {
     }
 }
 
+/// Whether a file of the log may have such a name.
+pub fn is_name_of_log(name: &str) -> bool {
+    !matches!(classify(name, true), FileKind::Foreign(_))
+}
+
 /// Name of a segment in use.
 pub(super) fn segment_name(sequence: SegmentSequence) -> String {
     format!("{sequence}.segment")
