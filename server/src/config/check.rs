@@ -55,7 +55,7 @@ pub(super) fn check(raw: &RawConfig, notices: &mut Vec<Notice>) -> Result<Config
             "--advertise-client-urls is required when --listen-client-urls is set explicitly",
         ));
     }
-    let auto_compaction = auto_compaction(raw)?;
+    let auto_compaction = auto_compaction(raw, notices)?;
     let name = raw.text("name").to_owned();
     if name == DEFAULT_NAME {
         notices.push(Notice::warning(
@@ -292,7 +292,7 @@ fn raft_times(raw: &RawConfig) -> Result<(Duration, Duration), Refusal> {
     ))
 }
 
-fn auto_compaction(raw: &RawConfig) -> Result<AutoCompaction, Refusal> {
+fn auto_compaction(raw: &RawConfig, notices: &mut Vec<Notice>) -> Result<AutoCompaction, Refusal> {
     let by_revision = match raw.text("auto-compaction-mode") {
         "periodic" => false,
         "revision" => true,
@@ -314,12 +314,20 @@ fn auto_compaction(raw: &RawConfig) -> Result<AutoCompaction, Refusal> {
                 u64::from(hours) * 3600,
             )));
         }
-        Err(_) => values::parse_duration_ns(text)
-            .map_err(|_| refuse(format!("time: invalid duration {text:?}")))?,
+        Err(_) => {
+            values::parse_duration_ns(text).map_err(|_| refuse(values::duration_error(text)))?
+        }
     };
     match u64::try_from(nanoseconds) {
         Ok(0) => Ok(AutoCompaction::Off),
-        Ok(_) if by_revision => Ok(AutoCompaction::Revision(nanoseconds)),
+        Ok(_) if by_revision => {
+            // etcd does the same without a word, and then never compacts.
+            notices.push(Notice::warning(format!(
+                "--auto-compaction-retention={text} is a duration, but --auto-compaction-mode=revision counts revisions: \
+                 it means {nanoseconds} of them, so nothing will be compacted; give a number of revisions, or the mode periodic"
+            )));
+            Ok(AutoCompaction::Revision(nanoseconds))
+        }
         Ok(nanoseconds) => Ok(AutoCompaction::Periodic(Duration::from_nanos(nanoseconds))),
         Err(_) => Err(refuse(format!("time: negative duration {text:?}"))),
     }

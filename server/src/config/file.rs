@@ -1,16 +1,17 @@
 //! Reads the YAML configuration file.
 //!
-//! Always true here: keys are flag names, but for a few that are grouped in maps; values have the types
-//! etcd's decoder demands (durations are nanoseconds, lists of URLs one text); unknown keys are ignored;
-//! an empty text means the default. The result goes through the same checks as flags.
+//! Always true here: keys are flag names, but for a few that are grouped in maps, in capitals or small letters, as for
+//! etcd's decoder; values have the types it demands (durations are nanoseconds, lists of URLs one text); unknown keys are
+//! ignored as with etcd, and the log names them; an empty text means the default. The result goes through the same checks
+//! as flags.
 //!
 //! Called once by `start`, with one blocking read. Knows spelling only.
 
 use serde_yaml_ng::{Mapping, Value};
 
-use super::Refusal;
 use super::flags::{self, Flag, Kind};
 use super::raw::RawConfig;
+use super::{Notice, Refusal};
 
 /// Flags that have no key in the file.
 const NO_KEY: &[&str] = &[
@@ -53,70 +54,154 @@ const SECURITY_KEYS: &[(&str, &str, &str)] = &[
     ),
 ];
 
-pub(super) fn read(path: &str) -> Result<RawConfig, Refusal> {
+/// The maps, and what they may hold; the one for discovery has maps of its own, which nobody reads here.
+const CLIENT_SECURITY: &str = "client-transport-security";
+const PEER_SECURITY: &str = "peer-transport-security";
+const SOCKET_OPTIONS: &str = "socket-options";
+const DISCOVERY: &str = "discovery-config";
+const SOCKET_KEYS: &[(&str, &str)] = &[
+    ("reuse-port", "socket-reuse-port"),
+    ("reuse-address", "socket-reuse-address"),
+];
+
+pub(super) fn read(path: &str, notices: &mut Vec<Notice>) -> Result<RawConfig, Refusal> {
     let text = std::fs::read_to_string(path)
         .map_err(|error| Refusal::new(format!("--config-file {path}: cannot be read: {error}")))?;
-    parse(&text).map_err(|why| Refusal::new(format!("--config-file {path}: {why}")))
+    let (raw, ignored) =
+        parse(&text).map_err(|why| Refusal::new(format!("--config-file {path}: {why}")))?;
+    notices.extend(
+        ignored
+            .into_iter()
+            .map(|what| Notice::warning(format!("--config-file {path}: {what}"))),
+    );
+    Ok(raw)
 }
 
-fn parse(text: &str) -> Result<RawConfig, String> {
+/// The values, and what was ignored.
+fn parse(text: &str) -> Result<(RawConfig, Vec<String>), String> {
     let mut raw = RawConfig::from_file();
+    let mut ignored = Vec::new();
     let document: Value = serde_yaml_ng::from_str(text).map_err(|error| error.to_string())?;
     let map = match &document {
-        Value::Null => return Ok(raw),
+        Value::Null => return Ok((raw, ignored)),
         Value::Mapping(map) => map,
         _ => return Err("is not a map of flag names to values".to_owned()),
     };
     for (key, value) in map {
-        let Some(key) = key.as_str() else { continue };
-        match key {
-            "client-transport-security" => security(&mut raw, key, value, false)?,
-            "peer-transport-security" => security(&mut raw, key, value, true)?,
-            "socket-options" => {
-                for (key, flag) in [
-                    ("reuse-port", "socket-reuse-port"),
-                    ("reuse-address", "socket-reuse-address"),
-                ] {
-                    if let Some(value) = submap("socket-options", value)?.get(key) {
-                        set(&mut raw, key, flag, value)?;
+        let key = text_of_key(key);
+        match key.as_str() {
+            CLIENT_SECURITY => security(&mut raw, CLIENT_SECURITY, value, &mut ignored)?,
+            PEER_SECURITY => security(&mut raw, PEER_SECURITY, value, &mut ignored)?,
+            SOCKET_OPTIONS => {
+                for (key, value) in submap(SOCKET_OPTIONS, value)? {
+                    let key = text_of_key(key);
+                    match SOCKET_KEYS.iter().find(|(name, _)| *name == key) {
+                        Some((_, flag)) => set(&mut raw, &key, flag, value)?,
+                        None => {
+                            let names = SOCKET_KEYS.iter().map(|keys| keys.0);
+                            ignored.push(unknown_in(SOCKET_OPTIONS, &key, names));
+                        }
                     }
                 }
             }
-            "discovery-config" => {
-                let client = submap(key, value)?.get("client");
+            DISCOVERY => {
+                let client = submap(DISCOVERY, value)?.get("client");
                 let endpoints = client.and_then(|client| client.get("endpoints"));
                 if let Some(endpoints) = endpoints {
-                    set(&mut raw, key, "discovery-endpoints", endpoints)?;
+                    set(&mut raw, DISCOVERY, "discovery-endpoints", endpoints)?;
                 }
                 if let Some(token) = value.get("token") {
-                    set(&mut raw, key, "discovery-token", token)?;
+                    set(&mut raw, DISCOVERY, "discovery-token", token)?;
                 }
             }
-            // In the file these live in the maps above only.
-            _ if SECURITY_KEYS
-                .iter()
-                .any(|(_, client, peer)| *client == key || *peer == key) => {}
-            _ if NO_KEY.contains(&key) || key.starts_with("socket-reuse-") => {}
-            _ => {
-                if flags::find(key).is_some_and(|flag| flag.kind != Kind::Ignored) {
+            key => match flags::find(key) {
+                Some(flag) if flag.kind != Kind::Ignored && has_key(key) => {
                     set(&mut raw, key, key, value)?;
                 }
-            }
+                _ => ignored.push(unknown(key)),
+            },
         }
     }
-    Ok(raw)
+    Ok((raw, ignored))
+}
+
+/// etcd's decoder does not tell capitals from small letters.
+fn text_of_key(key: &Value) -> String {
+    match key.as_str() {
+        Some(text) => text.to_ascii_lowercase(),
+        None => format!("{key:?}"),
+    }
+}
+
+/// Whether a flag is a key of the file's top level; some live in maps only, some nowhere.
+fn has_key(flag: &str) -> bool {
+    place_of(flag).is_none() && !NO_KEY.contains(&flag)
+}
+
+/// The map and the key in it of a flag that lives in one.
+fn place_of(flag: &str) -> Option<(&'static str, &'static str)> {
+    let in_sockets = SOCKET_KEYS
+        .iter()
+        .map(|(key, name)| (SOCKET_OPTIONS, *key, *name));
+    let in_security = SECURITY_KEYS.iter().flat_map(|(key, client, peer)| {
+        [
+            (CLIENT_SECURITY, *key, *client),
+            (PEER_SECURITY, *key, *peer),
+        ]
+    });
+    in_sockets
+        .chain(in_security)
+        .find(|(.., name)| *name == flag)
+        .map(|(map, key, _)| (map, key))
+}
+
+fn unknown(key: &str) -> String {
+    if let Some((map, inside)) = place_of(key) {
+        return format!(
+            "the key {key:?} is ignored; in a file it is {inside:?} in the map {map:?}"
+        );
+    }
+    let maps = [CLIENT_SECURITY, PEER_SECURITY, SOCKET_OPTIONS, DISCOVERY];
+    let names = flags::names().filter(|name| has_key(name)).chain(maps);
+    format!(
+        "the key {key:?} is not known and ignored{}",
+        hint(key, names)
+    )
+}
+
+fn unknown_in(map: &str, key: &str, names: impl Iterator<Item = &'static str>) -> String {
+    format!(
+        "the key {key:?} in {map:?} is not known and ignored{}",
+        hint(key, names)
+    )
+}
+
+fn hint(key: &str, names: impl Iterator<Item = &'static str>) -> String {
+    flags::nearest_of(key, names)
+        .map(|nearest| format!("; did you mean {nearest:?}?"))
+        .unwrap_or_default()
 }
 
 fn security(
     raw: &mut RawConfig,
     section: &str,
     value: &Value,
-    is_peer: bool,
+    ignored: &mut Vec<String>,
 ) -> Result<(), String> {
-    let map = submap(section, value)?;
-    for (key, client, peer) in SECURITY_KEYS {
+    let is_peer = section == PEER_SECURITY;
+    for (given, value) in submap(section, value)? {
+        let given = text_of_key(given);
+        let Some((key, client, peer)) = SECURITY_KEYS.iter().find(|(key, ..)| *key == given) else {
+            let names = SECURITY_KEYS.iter().map(|keys| keys.0);
+            ignored.push(unknown_in(section, &given, names));
+            continue;
+        };
         let name = if is_peer { peer } else { client };
-        if let (Some(value), false) = (map.get(*key), name.is_empty()) {
+        if name.is_empty() {
+            ignored.push(format!(
+                "the key {key:?} in {section:?} has no effect and is ignored"
+            ));
+        } else {
             set(raw, &format!("{section}.{key}"), name, value)?;
         }
     }

@@ -65,14 +65,28 @@ pub(super) fn find(name: &str) -> Option<&'static Flag> {
 
 /// The known name closest to a misspelled one, if any is close.
 pub(super) fn nearest(name: &str) -> Option<&'static str> {
-    let allowed = 1 + name.len() / 4;
+    nearest_of(name, names())
+}
+
+/// All names that mean something.
+pub(super) fn names() -> impl Iterator<Item = &'static str> {
     FLAGS
         .iter()
         .filter(|flag| flag.support != Support::Ignored)
-        .map(|flag| (edit_distance(name, flag.name), flag.name))
+        .map(|flag| flag.name)
+}
+
+/// As [`nearest`], of these names.
+pub(super) fn nearest_of(
+    name: &str,
+    names: impl Iterator<Item = &'static str>,
+) -> Option<&'static str> {
+    let allowed = 1 + name.len() / 4;
+    names
+        .map(|known| (edit_distance(name, known), known))
         .filter(|(distance, _)| *distance <= allowed)
         .min()
-        .map(|(_, name)| name)
+        .map(|(_, known)| known)
 }
 
 /// What became of a flag that older versions of etcd had.

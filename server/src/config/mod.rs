@@ -90,7 +90,7 @@ fn read(
     if file.is_empty() {
         environment.read(&mut raw, &mut notices)?;
     } else {
-        raw = file::read(&file)?;
+        raw = file::read(&file, &mut notices)?;
         notices.push(Notice::info(format!(
             "loaded server configuration from {file}; other flags and environment variables are ignored"
         )));

@@ -275,6 +275,14 @@ fn contradictions_are_refused_in_etcds_words() {
         r#"error parsing CompactionRetention: time: invalid duration "x""#,
     );
     refused_as(
+        &["--auto-compaction-retention=-5"],
+        r#"error parsing CompactionRetention: time: missing unit in duration "-5""#,
+    );
+    refused_as(
+        &["--auto-compaction-retention=1d"],
+        r#"error parsing CompactionRetention: time: unknown unit "d" in duration "1d""#,
+    );
+    refused_as(
         &["--logger=capnslog"],
         "--logger=capnslog is removed in v3.5",
     );
@@ -359,6 +367,15 @@ fn compaction_retention_takes_counts_hours_and_durations() {
         AutoCompaction::Revision(1000),
     );
     check(&["--auto-compaction-mode=revision"], AutoCompaction::Off);
+    // etcd takes it for nanoseconds, and so that many revisions, without a word.
+    let hour = [
+        "--auto-compaction-mode=revision",
+        "--auto-compaction-retention=1h",
+    ];
+    check(&hour, AutoCompaction::Revision(3_600_000_000_000));
+    let (_, notices) = run(&hour, &[]);
+    let is_warned = |notice: &Notice| notice.message.contains("nothing will be compacted");
+    assert!(notices.iter().any(is_warned));
 }
 
 #[test]
@@ -444,6 +461,44 @@ fn a_file_replaces_flags_and_variables() {
             .any(|notice| notice.message.starts_with("loaded server configuration"))
     );
     assert_eq!(run(&[], &[("ETCD_CONFIG_FILE", path)]).0.name, "f");
+}
+
+#[test]
+fn keys_that_are_ignored_are_named_with_their_neighbour() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("c.yml");
+    fs::write(
+        &path,
+        "Name: capital\n\
+         data-dri: x\n\
+         7: x\n\
+         something-else-altogether: x\n\
+         cert-file: x\n\
+         socket-options:\n  reuse-prot: true\n\
+         client-transport-security:\n  cret-file: c\n  allowed-cn: [a]\n",
+    )
+    .unwrap();
+    let (config, notices) = run(&[&format!("--config-file={}", path.display())], &[]);
+    // etcd's decoder does not tell capitals from small letters.
+    assert_eq!(config.name, "capital");
+    let warned: Vec<&str> = notices
+        .iter()
+        .filter(|notice| notice.is_warning)
+        .filter_map(|notice| notice.message.split_once(".yml: "))
+        .map(|(_, text)| text)
+        .collect();
+    assert_eq!(
+        warned,
+        [
+            r#"the key "data-dri" is not known and ignored; did you mean "data-dir"?"#,
+            r#"the key "Number(7)" is not known and ignored"#,
+            r#"the key "something-else-altogether" is not known and ignored"#,
+            r#"the key "cert-file" is ignored; in a file it is "cert-file" in the map "client-transport-security""#,
+            r#"the key "reuse-prot" in "socket-options" is not known and ignored; did you mean "reuse-port"?"#,
+            r#"the key "cret-file" in "client-transport-security" is not known and ignored; did you mean "cert-file"?"#,
+            r#"the key "allowed-cn" in "client-transport-security" has no effect and is ignored"#,
+        ]
+    );
 }
 
 #[test]

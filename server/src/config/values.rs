@@ -111,7 +111,34 @@ pub(super) fn parse_duration_ns(text: &str) -> Result<i64, String> {
     Ok(if negative { -total } else { total })
 }
 
-/// `0-3,8`: single cores and ranges, ascending in the result, each once.
+/// What Go says about a text that is no duration, as etcd repeats it.
+pub(super) fn duration_error(text: &str) -> String {
+    let invalid = format!("time: invalid duration {text:?}");
+    let mut rest = text.strip_prefix(['-', '+']).unwrap_or(text);
+    while !rest.is_empty() {
+        let number_end = rest
+            .find(|c: char| !c.is_ascii_digit() && c != '.')
+            .unwrap_or(rest.len());
+        let (number, after) = rest.split_at(number_end);
+        let is_number = number.bytes().any(|b| b.is_ascii_digit());
+        if !is_number || number.bytes().filter(|b| *b == b'.').count() > 1 {
+            return invalid;
+        }
+        let unit_end = after
+            .find(|c: char| c.is_ascii_digit() || c == '.')
+            .unwrap_or(after.len());
+        let (unit, after) = after.split_at(unit_end);
+        match unit {
+            "" => return format!("time: missing unit in duration {text:?}"),
+            "ns" | "us" | "\u{b5}s" | "\u{3bc}s" | "ms" | "s" | "m" | "h" => {}
+            _ => return format!("time: unknown unit {unit:?} in duration {text:?}"),
+        }
+        rest = after;
+    }
+    invalid
+}
+
+/// `0-3,8`: single cores and ranges, ascending in the result; each may be named once.
 pub(super) fn parse_cores(text: &str) -> Result<Vec<usize>, String> {
     /// Linux supports no more; also keeps a typing error from asking for a huge list.
     const CORE_NUMBER_MAX: usize = 8191;
@@ -138,7 +165,12 @@ pub(super) fn parse_cores(text: &str) -> Result<Vec<usize>, String> {
         cores.extend(first..=last);
     }
     cores.sort_unstable();
-    cores.dedup();
+    if let Some(twice) = cores.windows(2).find(|pair| pair[0] == pair[1]) {
+        return Err(format!(
+            r#""{text}" names core {} twice; a core runs its stages once, name each once"#,
+            twice[0]
+        ));
+    }
     Ok(cores)
 }
 
@@ -182,6 +214,21 @@ mod tests {
     }
 
     #[test]
+    fn what_is_no_duration_is_refused_in_gos_words() {
+        let check = |text: &str, expected: &str| assert_eq!(duration_error(text), expected);
+        check("abc", "time: invalid duration \"abc\"");
+        check("", "time: invalid duration \"\"");
+        check("-5", "time: missing unit in duration \"-5\"");
+        check("1h5", "time: missing unit in duration \"1h5\"");
+        check("1d", "time: unknown unit \"d\" in duration \"1d\"");
+        check("1.2.3s", "time: invalid duration \"1.2.3s\"");
+        check(
+            "99999999999999999999h",
+            "time: invalid duration \"99999999999999999999h\"",
+        );
+    }
+
+    #[test]
     fn booleans_and_integers_follow_gos_spellings() {
         assert_eq!(parse_bool("T"), Ok(true));
         assert_eq!(parse_bool("FALSE"), Ok(false));
@@ -197,9 +244,13 @@ mod tests {
 
     #[test]
     fn core_lists_take_numbers_and_ranges() {
-        assert_eq!(parse_cores("3,0-1,1"), Ok(vec![0, 1, 3]));
+        assert_eq!(parse_cores("3,0-1"), Ok(vec![0, 1, 3]));
         for bad in ["", "a", "2-1", "1,,2", "0-99999999"] {
             assert!(parse_cores(bad).is_err(), "{bad}");
+        }
+        for twice in ["1,1", "3,0-1,1", "0-2,2-3"] {
+            let why = parse_cores(twice).expect_err("a core is named twice");
+            assert!(why.contains("twice"), "{why}");
         }
     }
 }
