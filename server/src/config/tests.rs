@@ -541,62 +541,151 @@ fn a_broken_file_names_file_and_key() {
     assert_eq!(config(&[&arg]).advertise_client_urls[0].port, 2379);
 }
 
+/// Looks, then makes.
+fn prepare(
+    root: &Path,
+    wal: &Path,
+    notices: &mut Vec<Notice>,
+) -> Result<data_dir::DataDir, DataDirError> {
+    let dir = DataDir::inspect(root, wal, notices)?;
+    dir.create()?;
+    Ok(dir)
+}
+
 #[test]
 fn a_fresh_data_directory_is_made_private() {
     let dir = tempfile::tempdir().unwrap();
     let root = dir.path().join("a/b");
     let mut notices = Vec::new();
-    let data = DataDir::open(&root, &root.join("member/wal"), &mut notices).unwrap();
-    assert!(!data.is_initialized && notices.is_empty());
-    for path in [&root, &data.snap, &data.wal] {
+    let looked = DataDir::inspect(&root, &root.join("member/wal"), &mut notices).unwrap();
+    assert!(!dir.path().join("a").exists(), "looking makes nothing");
+    looked.create().unwrap();
+    assert!(!looked.is_initialized);
+    for path in [&root, &looked.snap, &looked.wal] {
         assert_eq!(
             fs::metadata(path).unwrap().permissions().mode() & 0o777,
             0o700
         );
     }
-    fs::write(data.snap.join("db"), b"x").unwrap();
+    fs::write(looked.snap.join("db"), b"x").unwrap();
     fs::create_dir(root.join("lost+found")).unwrap();
-    let data = DataDir::open(&root, &data.wal, &mut notices).unwrap();
-    assert!(data.is_initialized);
+    let used = prepare(&root, &looked.wal, &mut notices).unwrap();
+    assert!(used.is_initialized);
 
     // A log on a disk of its own, mounted inside the data directory.
     let (root, wal) = (dir.path().join("c"), dir.path().join("c/log"));
     fs::create_dir_all(wal.join("lost+found")).unwrap();
-    let data = DataDir::open(&root, &wal, &mut notices).unwrap();
-    assert!(!data.is_initialized);
+    let fresh = prepare(&root, &wal, &mut notices).unwrap();
+    assert!(!fresh.is_initialized);
 }
 
 #[test]
 fn what_does_not_belong_is_named_with_a_remedy() {
     let dir = tempfile::tempdir().unwrap();
     let root = dir.path();
-    let open = |notices: &mut Vec<Notice>| {
-        DataDir::open(root, &root.join("member/wal"), notices).map_err(|error| error.to_string())
+    let mut notices = Vec::new();
+    let look = |notices: &mut Vec<Notice>| {
+        DataDir::inspect(root, &root.join("member/wal"), notices).map_err(|error| error.to_string())
     };
     fs::set_permissions(root, fs::Permissions::from_mode(0o755)).unwrap();
-    let mut notices = Vec::new();
-    open(&mut notices).unwrap();
-    assert_eq!(notices.len(), 1);
-    assert!(notices[0].is_warning && notices[0].message.contains("has mode 0755"));
+    look(&mut notices).unwrap();
+    let modes = notices
+        .iter()
+        .filter(|notice| notice.message.contains("has mode 0755"));
+    assert_eq!(modes.count(), 1, "{notices:?}");
 
-    fs::write(root.join("member/stray"), b"").unwrap();
-    assert_eq!(
-        open(&mut notices).unwrap_err(),
-        format!(
-            "{}/member/stray: does not belong in a member's directory; move it elsewhere and start again",
-            root.display()
-        )
+    let refused = |files: &[&str], wanted: &[&str]| {
+        for file in files {
+            let path = root.join(file);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, b"").unwrap();
+        }
+        let why = look(&mut Vec::new()).unwrap_err();
+        for wanted in wanted {
+            assert!(why.contains(wanted), "{wanted} is not in: {why}");
+        }
+        for file in files {
+            fs::remove_file(root.join(file)).unwrap();
+        }
+    };
+    refused(
+        &["member/stray"],
+        &["member/stray: does not belong", "move it"],
     );
-    fs::write(root.join("notes.txt"), b"").unwrap();
-    assert!(
-        open(&mut notices)
-            .unwrap_err()
-            .contains("notes.txt: does not belong")
+    refused(&["notes.txt"], &["notes.txt: does not belong"]);
+    refused(
+        &["member/snap/key.pem"],
+        &["member/snap/key.pem: does not belong"],
     );
+    refused(
+        &["member/wal/notes"],
+        &["member/wal/notes: does not belong"],
+    );
+    refused(
+        &["member/snap/db.tmp.7"],
+        &["db.tmp.7: was left by an `etcdutl defrag`"],
+    );
+    let etcd = [
+        "belongs to an etcd member",
+        "etcdctl snapshot save",
+        "etcdutl snapshot restore",
+    ];
+    refused(&["member/wal/0.tmp"], &etcd);
+    refused(&["member/wal/0000000000000000-0000000000000000.wal"], &etcd);
+    refused(
+        &["member/snap/0000000000000001-0000000000000001.snap"],
+        &etcd,
+    );
+    // What a start that was cut short leaves is nobody's.
+    fs::write(root.join("member/wal/.touch"), b"").unwrap();
+    assert!(!look(&mut notices).unwrap().is_initialized);
 
-    let file = root.join("notes.txt");
-    let error = DataDir::open(&file, &file.join("wal"), &mut notices).unwrap_err();
+    let file = root.join("file");
+    fs::write(&file, b"").unwrap();
+    let error = DataDir::inspect(&file, &file.join("wal"), &mut notices).unwrap_err();
     assert!(matches!(error, DataDirError::NotADirectory { .. }));
+    let link = root.join("link");
+    std::os::unix::fs::symlink("/nowhere/at/all", &link).unwrap();
+    let error = DataDir::inspect(&link, &link.join("member/wal"), &mut notices).unwrap_err();
+    assert!(
+        error.to_string().contains("link to /nowhere/at/all"),
+        "{error}"
+    );
+    for wal in [
+        root.join("d"),
+        root.join("d/./member/snap"),
+        root.to_owned(),
+    ] {
+        let error = DataDir::inspect(&root.join("d"), &wal, &mut notices).unwrap_err();
+        assert!(
+            matches!(error, DataDirError::WalHoldsData { .. }),
+            "{wal:?}"
+        );
+    }
+}
+
+#[test]
+fn a_directory_in_memory_and_another_owner_are_warned_about() {
+    let warned = |root: &Path, text: &str| {
+        let mut notices = Vec::new();
+        let _ = DataDir::inspect(root, &root.join("member/wal"), &mut notices);
+        notices
+            .iter()
+            .any(|notice| notice.is_warning && notice.message.contains(text))
+    };
+    assert!(warned(
+        Path::new("/dev/shm/no-such-member"),
+        "lies in memory (tmpfs)"
+    ));
+    let dir = tempfile::tempdir().unwrap();
+    assert!(!warned(dir.path(), "belongs to user"));
+    // Only root may give a directory away.
+    if std::os::unix::fs::chown(dir.path(), Some(12345), None).is_ok() {
+        assert!(warned(
+            dir.path(),
+            "belongs to user 12345 but the server runs as root"
+        ));
+    }
 }
 
 #[test]

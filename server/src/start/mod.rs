@@ -80,8 +80,13 @@ fn serve(config: &Config) -> Result<(), AnyError> {
     let descriptors = limits::descriptors(plan.len(), 2 * nets * config.listen_client_urls.len())?;
     let listeners = listen(config, nets)?;
     let mut notices = Vec::new();
-    let dir = DataDir::open(&config.data_dir, &config.wal_dir, &mut notices)?;
+    let dir = DataDir::inspect(&config.data_dir, &config.wal_dir, &mut notices)?;
     log_notices(&notices);
+    if !dir.is_initialized {
+        // Before anything is made: a refused first start leaves nothing to adopt.
+        config.check_bootstrap()?;
+    }
+    dir.create()?;
     report_host(config, &plan);
 
     let opened = open::open(config, &dir, nets)?;

@@ -93,6 +93,33 @@ fn a_data_file_that_is_none_is_refused_and_left_alone() {
     println!("a foreign file in place of the data file is refused and left alone");
 }
 
+#[test]
+fn a_file_beside_the_tree_file_is_refused_by_name() {
+    if !Kind::subject().is_pilaster() {
+        println!("left out: a real etcd does not look");
+        return;
+    }
+    let home = scratch_dir();
+    let snap = home.path().join("member/snap");
+    fs::create_dir_all(&snap).expect("a scratch directory is writable");
+    for (name, wanted) in [
+        ("server.key", "does not belong"),
+        ("db.tmp.17", "etcdutl defrag"),
+    ] {
+        let file = snap.join(name);
+        fs::write(&file, "mine").expect("a scratch directory is writable");
+        let refused = Server::try_start(Options::new(Kind::subject()).data_dir(home.path()));
+        let text = refused.expect_err("a foreign file").text();
+        for wanted in [&*file.display().to_string(), wanted] {
+            assert!(text.contains(wanted), "{wanted} is not in: {text}");
+        }
+        assert_eq!(fs::read(&file).expect("still there"), b"mine");
+        assert!(!snap.join("db").exists(), "nothing is made");
+        fs::remove_file(file).expect("ours");
+    }
+    println!("a foreign file in member/snap is refused and left alone");
+}
+
 /// A real etcd starts beside a file that is none of its own. Such a directory is more likely the wrong one, so here the file
 /// is named; nobody touches it.
 #[test]
