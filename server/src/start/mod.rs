@@ -12,6 +12,7 @@ pub mod limits;
 pub mod open;
 pub mod signals;
 
+use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -20,7 +21,7 @@ use std::time::{Duration, Instant};
 use wire::grpc::Limits;
 
 use crate::apply::ApplySettings;
-use crate::config::{self, Config, CoreChoice, DataDir, Notice, Quota, Scheme, Start};
+use crate::config::{self, Config, CoreChoice, DataDir, Notice, Quota, Scheme, Start, Url};
 use crate::logging;
 use crate::metrics::{MemberInfo, Metrics};
 use crate::net::CallSettings;
@@ -74,6 +75,10 @@ pub fn run() -> ExitCode {
 fn serve(config: &Config) -> Result<(), AnyError> {
     let started = Instant::now();
     signals::block()?;
+    if let Some(files) = &config.client_tls {
+        // Each net core reads them again; here a wrong file is told before anything else happens.
+        files.load()?;
+    }
     let plan = place(&config.cores)?;
     let nets = plan.iter().filter(|core| core.is_net).count();
     // A URL with a name may have an address of each family.
@@ -214,15 +219,11 @@ fn listen(config: &Config, nets: usize) -> Result<Vec<Vec<BoundListener>>, AnyEr
         }
         for address in resolve(&url.host, url.port).map_err(|error| format!("{url}: {error}"))? {
             if !config.socket_reuse_port {
-                await_free(address).map_err(|error| {
-                format!(
-                    "{url}: cannot listen on {address}: {error}; is another server running there?"
-                )
-            })?;
+                await_free(address).map_err(|error| cannot_listen(url, address, &error))?;
             }
             for set in &mut sets {
                 let socket = Listener::bind(address, is_shared)
-                    .map_err(|error| format!("{url}: cannot listen on {address}: {error}"))?;
+                    .map_err(|error| cannot_listen(url, address, &error))?;
                 set.push(BoundListener {
                     socket,
                     is_tls: url.is_tls(),
@@ -232,6 +233,26 @@ fn listen(config: &Config, nets: usize) -> Result<Vec<Vec<BoundListener>>, AnyEr
         }
     }
     Ok(sets)
+}
+
+/// Names the address, and what to do about this kind of error.
+fn cannot_listen(url: &Url, address: SocketAddr, error: &std::io::Error) -> String {
+    let remedy = match (error.kind(), error.raw_os_error()) {
+        (ErrorKind::AddrInUse, _) => {
+            "another server is listening there; stop it, or choose another port"
+        }
+        (ErrorKind::AddrNotAvailable, _) => {
+            "no interface of this host has that address; name one that `ip address` lists, or 0.0.0.0 for all"
+        }
+        (ErrorKind::PermissionDenied, _) => {
+            "only privileged processes listen on low ports; choose one above 1023, or grant CAP_NET_BIND_SERVICE"
+        }
+        (_, Some(libc::EAFNOSUPPORT)) => {
+            "this host has no addresses of that kind (IPv6 is off); name an IPv4 address"
+        }
+        _ => "check --listen-client-urls and the kernel log",
+    };
+    format!("{url}: cannot listen on {address}: {error}; {remedy}")
 }
 
 /// With SO_REUSEPORT two servers could share a port unnoticed, each with half of the clients.
@@ -247,9 +268,7 @@ fn await_free(address: SocketAddr) -> std::io::Result<()> {
     let mut has_waited = false;
     loop {
         match check_free(address) {
-            Err(error)
-                if error.kind() == std::io::ErrorKind::AddrInUse && Instant::now() < until =>
-            {
+            Err(error) if error.kind() == ErrorKind::AddrInUse && Instant::now() < until => {
                 if !std::mem::replace(&mut has_waited, true) {
                     tracing::info!(%address, "the address is in use; waiting for it");
                 }

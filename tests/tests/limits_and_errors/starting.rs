@@ -141,6 +141,100 @@ fn other_files_in_the_data_directory_are_left_alone() {
     println!("a file that is not ours stays in the data directory");
 }
 
+/// What can be known from the configuration alone is refused before a directory is made.
+#[test]
+fn a_wrong_configuration_leaves_no_directories() {
+    if !Kind::subject().is_pilaster() {
+        println!("left out: a real etcd makes its directories first");
+        return;
+    }
+    let home = scratch_dir();
+    let missing = home.path().join("no-such.pem");
+    let no_file = format!("--cert-file={}", missing.display());
+    let no_key = format!("--key-file={}", missing.display());
+    // No host has an address of the network that is for documentation.
+    let elsewhere = "http://192.0.2.7:2379";
+    let cases: [(&[&str], &[&str]); 6] = [
+        (
+            &["--initial-cluster=other=http://127.0.0.1:1"],
+            &["couldn't find local name", "initial cluster"],
+        ),
+        (
+            &["--initial-cluster-state=existing"],
+            &["--initial-cluster-state=existing"],
+        ),
+        (
+            &[
+                &no_file,
+                &no_key,
+                "--listen-client-urls=https://127.0.0.1:1",
+            ],
+            &[
+                "--cert-file",
+                "no-such.pem",
+                "cannot be read",
+                "permissions",
+            ],
+        ),
+        (
+            &["--listen-client-urls", elsewhere],
+            &[
+                "192.0.2.7:2379",
+                "annot assign requested address",
+                "ip address",
+            ],
+        ),
+        (&["--cores=0,0"], &["names core 0 twice"]),
+        (&["--cores=8000"], &["core 8000", "taskset"]),
+    ];
+    for (flags, wanted) in cases {
+        let dir = home.path().join("data");
+        let options = flags.iter().fold(
+            Options::new(Kind::subject()).data_dir(&dir),
+            |options, flag| options.flag(*flag),
+        );
+        let refused = Server::try_start(options).expect_err("a wrong configuration");
+        let text = refused.text();
+        assert!(!refused.status.success(), "{text}");
+        for wanted in wanted {
+            assert!(text.contains(wanted), "{wanted} is not in: {text}");
+        }
+        assert!(!text.contains("the cores cannot be started"), "{text}");
+        assert!(!dir.exists(), "{flags:?} left a directory");
+    }
+    println!("six wrong configurations are refused by name and leave nothing");
+}
+
+/// A real etcd ignores what it does not know in the file without a word.
+#[test]
+fn a_misspelled_key_of_the_file_is_named() {
+    let mut server = Server::prepare(Options::new(Kind::subject()));
+    let home = scratch_dir();
+    let file = home.path().join("config.yml");
+    let text = format!(
+        "Name: one\ndata-dir: {}\nlisten-client-urls: {url}\nadvertise-client-urls: {url}\n\
+         listen-peer-urls: {peer}\ninitial-advertise-peer-urls: {peer}\ninitial-cluster: one={peer}\n\
+         snapshot-cuont: 5\n",
+        server.data_dir().display(),
+        url = server.url(),
+        peer = server.peer_url(),
+    );
+    fs::write(&file, text).expect("a scratch directory is writable");
+    let flag = format!("--config-file={}", file.display());
+    server.options_mut().flags.push(flag);
+    server.launch();
+    assert!(server.db_file().is_file(), "the file's data-dir is used");
+    if Kind::subject().is_pilaster() {
+        let log = server.log().join("\n");
+        let said = log.lines().find(|line| line.contains("snapshot-cuont"));
+        let said = said.unwrap_or_else(|| panic!("the key is not named: {log}"));
+        for wanted in ["config.yml", "ignored", "did you mean", "snapshot-count"] {
+            assert!(said.contains(wanted), "{wanted} is not in: {said}");
+        }
+    }
+    println!("a misspelled key is named; keys in capitals are taken");
+}
+
 /// A real etcd waits for the lock of its data file; waiting looks like hanging, so here the second process is told.
 #[test]
 fn a_second_process_on_the_same_data_is_refused() {
