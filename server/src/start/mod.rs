@@ -1,15 +1,21 @@
 //! From a checked configuration to a running member, and back to a stopped one.
 //!
-//! In reading order: [`limits`] asks what the host allows, [`open`] brings up what the disk holds, [`cores`] lays the rings
-//! between the stages and starts the cores, [`signals`] waits for the operator.
+//! In reading order: [`limits`] asks what the host allows, [`find`] reads what the disk holds and judges it ([`fit`],
+//! [`metadata`]), [`open`] brings it up, [`cores`] lays the rings between the stages and starts the cores, [`signals`] waits
+//! for the operator.
 //!
 //! Always true here: addresses are bound first, so that a second server is refused before it touches a
 //! file, and accepted from last: clients are served only
 //! after the member has applied everything it had acknowledged and has published itself.
 
 pub mod cores;
+mod find;
+mod fit;
 pub mod limits;
+mod metadata;
 pub mod open;
+#[cfg(test)]
+mod pairs_test;
 pub mod signals;
 
 use std::io::ErrorKind;

@@ -5,7 +5,7 @@
 
 use super::batch::SmallChanges;
 use super::revision::Revision;
-use super::store::{Applied, OpenError};
+use super::store::{Applied, OpenError, Store};
 use super::tree_seam::{Bucket, TreeSnapshot};
 
 const CONSISTENT_INDEX: &str = "consistent_index";
@@ -14,6 +14,22 @@ const CONF_STATE: &str = "confState";
 const STORAGE_VERSION: &str = "storageVersion";
 const SCHEDULED_COMPACTION: &str = "scheduledCompactRev";
 const FINISHED_COMPACTION: &str = "finishedCompactRev";
+/// Ours alone: etcd and its tools carry it along and never read it.
+const LOG: &str = "pilasterLog";
+const LOG_VERSION: u8 = 1;
+const LOG_BYTES: usize = 1 + 3 * 8;
+
+/// Names the log that the commit with this consistent index belongs to.
+///
+/// Written with every commit. A program that knows nothing of it moves the consistent index and leaves this behind, which
+/// is how a file that etcd ran on, or that was restored, is told from one that only we wrote.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LogTie {
+    /// Random, drawn when the log was made.
+    pub log_id: u64,
+    /// The consistent index and term it was written with.
+    pub applied: Applied,
+}
 
 /// What a file's `meta` bucket says.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -25,6 +41,8 @@ pub struct StoredMeta {
     pub storage_version: Option<String>,
     pub scheduled_compaction: Option<i64>,
     pub finished_compaction: Option<i64>,
+    /// Says something only while its position is `applied`.
+    pub log: Option<LogTie>,
 }
 
 impl StoredMeta {
@@ -38,6 +56,7 @@ impl StoredMeta {
             storage_version: text(tree, STORAGE_VERSION)?,
             scheduled_compaction: compaction(tree, SCHEDULED_COMPACTION)?,
             finished_compaction: compaction(tree, FINISHED_COMPACTION)?,
+            log: log_tie(tree)?,
         })
     }
 }
@@ -49,6 +68,25 @@ pub(super) fn set_applied(small: &mut SmallChanges, applied: Applied) {
             set(small, key, &value.to_be_bytes());
         }
     }
+}
+
+pub(super) fn set_log(small: &mut SmallChanges, tie: LogTie) {
+    let mut value = [LOG_VERSION; LOG_BYTES];
+    for (at, word) in [tie.log_id, tie.applied.index, tie.applied.term]
+        .iter()
+        .enumerate()
+    {
+        value[1 + 8 * at..][..8].copy_from_slice(&word.to_be_bytes());
+    }
+    set(small, LOG, &value);
+}
+
+pub(super) fn names_log<T: TreeSnapshot>(store: &Store<T>) -> bool {
+    store.get_bucket(Bucket::Meta, LOG.as_bytes()).is_some()
+}
+
+pub(super) fn forget_log(small: &mut SmallChanges) {
+    small.set(Bucket::Meta, LOG.as_bytes(), None);
 }
 
 pub(super) fn set_conf_state(small: &mut SmallChanges, json: &str) {
@@ -89,6 +127,28 @@ fn number(tree: &impl TreeSnapshot, key: &'static str) -> Result<Option<u64>, Op
     };
     let bytes = value.try_into().map_err(|_| bad(key, value))?;
     Ok(Some(u64::from_be_bytes(bytes)))
+}
+
+fn log_tie(tree: &impl TreeSnapshot) -> Result<Option<LogTie>, OpenError> {
+    let Some(value) = get(tree, LOG)? else {
+        return Ok(None);
+    };
+    let Some((&LOG_VERSION, words)) = value.split_first() else {
+        return Err(bad(LOG, value));
+    };
+    let (words, []) = words.as_chunks::<8>() else {
+        return Err(bad(LOG, value));
+    };
+    let [log_id, index, term] = words else {
+        return Err(bad(LOG, value));
+    };
+    Ok(Some(LogTie {
+        log_id: u64::from_be_bytes(*log_id),
+        applied: Applied {
+            index: u64::from_be_bytes(*index),
+            term: u64::from_be_bytes(*term),
+        },
+    }))
 }
 
 fn text(tree: &impl TreeSnapshot, key: &'static str) -> Result<Option<String>, OpenError> {

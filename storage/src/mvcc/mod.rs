@@ -35,7 +35,7 @@ pub use compaction::{CompactError, CompactProgress};
 pub use hash::HashJob;
 pub use key_value::{KeyMeta, KeyValue};
 pub use memory_tree::MemoryTree;
-pub use meta::StoredMeta;
+pub use meta::{LogTie, StoredMeta};
 pub use range::KeyRange;
 pub use read::{Item, ReadError, ReadView, Reader};
 pub use revision::{Revision, RevisionKey};

@@ -16,7 +16,7 @@ use arc_swap::ArcSwap;
 use super::batch::{Frozen, LiveBatch, SmallChanges};
 use super::compaction::Compaction;
 use super::index::{Deleted, IndexWriter};
-use super::meta;
+use super::meta::{self, LogTie};
 use super::open::{self, Opened};
 use super::pins::Pins;
 use super::read::Reader;
@@ -104,6 +104,8 @@ pub struct Store<T: TreeSnapshot> {
     applied: Applied,
     /// As of the last freeze.
     applied_frozen: Applied,
+    /// The log whose entries are applied here; named in every commit.
+    log_id: Option<u64>,
     /// Sequence of the newest batch that is in the tree.
     pub(super) committed: u64,
     pub(super) compaction: Compaction,
@@ -148,6 +150,7 @@ impl<T: TreeSnapshot> Store<T> {
             compact_revision,
             applied: report.applied,
             applied_frozen: report.applied,
+            log_id: None,
             committed: 0,
             compaction,
             txn_small: SmallChanges::default(),
@@ -190,6 +193,15 @@ impl<T: TreeSnapshot> Store<T> {
     /// `None` removes it, as a downgrade below 3.6 does.
     pub fn set_storage_version(&mut self, version: Option<&str>) {
         meta::set_storage_version(&mut self.live.small, version);
+    }
+
+    /// Every commit from now on names this log, so that another one is noticed at the next start. `None`, for a log that has
+    /// no id of its own, forgets the one named before.
+    pub fn set_log(&mut self, log_id: Option<u64>) {
+        self.log_id = log_id;
+        if log_id.is_none() && meta::names_log(self) {
+            meta::forget_log(&mut self.live.small);
+        }
     }
 
     /// A small bucket's record as of now (batches, then tree).
@@ -246,6 +258,10 @@ impl<T: TreeSnapshot> Store<T> {
             return None;
         }
         meta::set_applied(&mut self.live.small, self.applied);
+        if let Some(log_id) = self.log_id {
+            let applied = self.applied;
+            meta::set_log(&mut self.live.small, LogTie { log_id, applied });
+        }
         self.applied_frozen = self.applied;
         let next = LiveBatch::new(self.current, self.live.sequence + 1);
         let frozen = std::mem::replace(&mut self.live, next).freeze(self.applied);

@@ -7,6 +7,7 @@
 //! - [`ports`]: garbage, TLS where none is spoken, none where TLS is;
 //! - [`host`]: what the host allows, such as open files;
 //! - [`slow_readers`]: clients that ask for much and take nothing;
+//! - [`logs`]: logs that are not the member's own;
 //! - [`etcd_directories`]: the data directory of an etcd, and the way out of it;
 //! - [`starting`]: flags, data directories that cannot be used, the end by SIGTERM.
 
@@ -14,6 +15,7 @@ mod connections;
 mod etcd_directories;
 mod host;
 mod http;
+mod logs;
 mod ports;
 mod quota;
 mod requests;
