@@ -2,12 +2,13 @@
 //!
 //! In reading order: [`device`] (files, real and simulated), [`wal`] (what was acknowledged),
 //! [`tree`] (the database file in bbolt's format), [`mvcc`] (etcd's revisions over it), [`command`]
-//! (the payload of a log entry, read in place).
+//! (the payload of a log entry, read in place), [`lease`] (the lease table and its clock).
 //!
 //! Always true here: nothing knows the network, Raft roles or the client API's messages.
 
 pub mod command;
 pub mod device;
+pub mod lease;
 pub mod mvcc;
 pub mod tree;
 pub mod wal;
