@@ -5,6 +5,7 @@
 use std::cell::Cell;
 use std::ops::ControlFlow;
 
+use storage::lease::{LeaseId, LeaseTable};
 use storage::mvcc::{self, Item, Reader, Scan, TreeSnapshot};
 
 use crate::kv::store::{
@@ -24,8 +25,25 @@ pub struct Reads<'a, T: TreeSnapshot> {
 /// The writer's side: one entry's transaction.
 pub struct Writes<'s, T: TreeSnapshot> {
     pub txn: mvcc::WriteTxn<'s, T>,
-    pub compact_revision: i64,
+    /// Keys are attached and detached as they are written: once a command changes anything it does not fail.
+    leases: &'s mut LeaseTable,
+    compact_revision: i64,
     pub counts: WriteCounts,
+}
+
+impl<'s, T: TreeSnapshot> Writes<'s, T> {
+    pub fn new(
+        store: &'s mut mvcc::Store<T>,
+        leases: &'s mut LeaseTable,
+        applied: mvcc::Applied,
+    ) -> Self {
+        Writes {
+            compact_revision: store.compact_revision(),
+            txn: store.begin(applied),
+            leases,
+            counts: WriteCounts::default(),
+        }
+    }
 }
 
 /// What one transaction asked of the store, as etcd's metrics count it.
@@ -181,6 +199,7 @@ impl<T: TreeSnapshot> WriteTxn for Writes<'_, T> {
         self.counts.puts += 1;
         self.counts.put_bytes += (key.len() + value.len()) as u64;
         self.txn.put(key, value, lease);
+        self.leases.on_put(key, LeaseId(lease));
     }
 
     fn delete_range(
@@ -189,11 +208,14 @@ impl<T: TreeSnapshot> WriteTxn for Writes<'_, T> {
         on_deleted: &mut dyn FnMut(&dyn StoredItem),
     ) -> usize {
         self.counts.deletes += 1;
-        self.txn
-            .delete_range(interval(range), &mut |item| on_deleted(&Stored(item)))
+        let leases = &mut *self.leases;
+        self.txn.delete_range(interval(range), &mut |item| {
+            leases.on_delete(item.key);
+            on_deleted(&Stored(item));
+        })
     }
 
-    fn has_lease(&self, _lease: i64) -> bool {
-        false
+    fn has_lease(&self, lease: i64) -> bool {
+        self.leases.contains(LeaseId(lease))
     }
 }

@@ -3,8 +3,8 @@
 use proptest::prelude::*;
 use storage::command::{
     Alarm, ArchivedBody, ArchivedOp, Body, Branches, ClusterVersionSet, Command, CommandArena,
-    CommandError, Compact, Compare, DeleteRange, Header, MemberAttrSet, Op, Put, Range, Span, Txn,
-    Url, access,
+    CommandError, Compact, Compare, DeleteRange, Header, LeaseCheckpoint, LeaseGrant,
+    LeaseRemaining, LeaseRevoke, MemberAttrSet, Op, Put, Range, Span, Txn, Url, access,
 };
 
 const HEADER: Header<'static> = Header {
@@ -117,6 +117,20 @@ fn samples() -> Vec<Command<'static>> {
                 },
             ],
         }),
+        Body::LeaseGrant(LeaseGrant { id: -7, ttl_s: 60 }),
+        Body::LeaseRevoke(LeaseRevoke { id: 8 }),
+        Body::LeaseCheckpoint(LeaseCheckpoint {
+            leases: &[
+                LeaseRemaining {
+                    id: 9,
+                    remaining_ttl_s: 300,
+                },
+                LeaseRemaining {
+                    id: -9,
+                    remaining_ttl_s: 0,
+                },
+            ],
+        }),
     ];
     bodies
         .into_iter()
@@ -190,6 +204,18 @@ fn every_kind_is_read_back() {
             (ArchivedBody::MemberAttrSet(read), _) => {
                 let urls: Vec<&str> = read.client_urls.iter().map(|url| &*url.url).collect();
                 assert_eq!(urls, ["http://a:2379", "http://b:2379"]);
+            }
+            (ArchivedBody::LeaseGrant(read), _) => {
+                assert_eq!((read.id, read.ttl_s), ((-7).into(), 60.into()));
+            }
+            (ArchivedBody::LeaseRevoke(read), _) => assert_eq!(read.id, 8),
+            (ArchivedBody::LeaseCheckpoint(read), _) => {
+                let leases: Vec<(i64, i64)> = read
+                    .leases
+                    .iter()
+                    .map(|lease| (lease.id.to_native(), lease.remaining_ttl_s.to_native()))
+                    .collect();
+                assert_eq!(leases, [(9, 300), (-9, 0)]);
             }
             _ => panic!("another kind came back"),
         }

@@ -114,7 +114,7 @@ pub(super) fn alarm_refusal(view: &ClusterView, command: &CommandView) -> Option
         return Some(EtcdError::Corrupt);
     }
     let takes_space = match &command.body {
-        ArchivedBody::Put(_) => true,
+        ArchivedBody::Put(_) | ArchivedBody::LeaseGrant(_) => true,
         ArchivedBody::Txn(_) => kv::quota::command_cost(command) > 0,
         _ => false,
     };

@@ -24,6 +24,13 @@ pub fn describe(command: &CommandView) -> String {
                 txn.ops.len()
             )
         }
+        ArchivedBody::LeaseGrant(grant) => {
+            format!("lease_grant:<ID:{} TTL:{} >", grant.id, grant.ttl_s)
+        }
+        ArchivedBody::LeaseRevoke(revoke) => format!("lease_revoke:<ID:{} >", revoke.id),
+        ArchivedBody::LeaseCheckpoint(checkpoint) => {
+            format!("lease_checkpoint:<leases:{} >", checkpoint.leases.len())
+        }
         ArchivedBody::Compact(compact) => format!("compaction:<revision:{} >", compact.revision),
         _ => String::new(),
     }

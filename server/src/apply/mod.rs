@@ -14,9 +14,11 @@ mod commits;
 mod committer;
 mod compaction;
 mod describe;
+mod leases;
 mod membership;
 mod schedule;
 mod stage;
 
 pub use committer::Committer;
+pub use leases::{LeaseSettings, Leases};
 pub use stage::{ApplyParts, ApplySettings, ApplyStage};

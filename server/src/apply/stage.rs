@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use arc_swap::Guard;
 use bytes::Bytes;
 use consensus::EntryKind;
 use storage::command::{self, ArchivedBody, Body, Command, CommandArena, CommandView, Header};
@@ -29,19 +30,19 @@ use crate::pipeline::{
     Doorbell, Inbox, NetId, Reply, ReplyBatch, RequestId, Shared, Spill, ToApply, ToLog, ToNet,
 };
 use crate::runtime::{Signal, sleep, yield_now};
-use crate::store::{WriteCounts, Writes};
+use crate::store::Writes;
 
 use super::alarms::alarm_refusal;
+use super::cluster::ClusterView;
 use super::committer::Committer;
 use super::compaction::PhysicalWait;
 use super::describe::describe;
+use super::leases::Leases;
 
 /// Entries applied before replies leave and other tasks of the core get their turn.
 const PASS_ENTRIES_MAX: usize = 1024;
 /// Reply bytes that end a pass early.
 const PASS_BYTES_MAX: usize = 4 << 20;
-/// The net core number of the member's own proposals: nobody waits for their replies.
-const NOBODY: NetId = NetId(u8::MAX);
 
 /// What the configuration says about applying.
 #[derive(Clone, Debug)]
@@ -81,7 +82,8 @@ pub struct ApplyStage {
     pub(super) scratch: Vec<u8>,
     sequence: u64,
     /// The last look at the clock in this pass.
-    now_ns: u64,
+    pub(super) now_ns: u64,
+    pub(super) leases: Leases,
     pub(super) physical: Vec<PhysicalWait>,
     /// The last finished compaction and the commit that makes it so in the file.
     pub(super) compacted: Option<(i64, u64)>,
@@ -108,6 +110,7 @@ pub struct ApplyParts {
     pub settings: ApplySettings,
     pub clock: Clock,
     pub metrics: Rc<CoreMetrics>,
+    pub leases: Leases,
 }
 
 impl ApplyStage {
@@ -134,6 +137,7 @@ impl ApplyStage {
             scratch: Vec::new(),
             sequence: 0,
             now_ns: 0,
+            leases: parts.leases,
             physical: Vec::new(),
             compacted: None,
             commits_begun: 0,
@@ -202,6 +206,7 @@ impl ApplyStage {
             self.start_commit();
         }
         self.publish_congestion();
+        is_more |= self.serve_leases();
         self.finish_pass();
         is_more
     }
@@ -241,7 +246,11 @@ impl ApplyStage {
             self.store.set_applied(applied);
             // Its leader takes proposals now: a member that starts tells who it is. Entries that are
             // replayed stand for leaders of earlier lives.
-            if !self.is_serving && entry.term.0 == self.shared.term() {
+            let is_of_this_term = entry.term.0 == self.shared.term();
+            if is_of_this_term && self.shared.leader() == self.shared.member_id {
+                self.leases.promote(self.now_ns);
+            }
+            if !self.is_serving && is_of_this_term {
                 self.publish();
             }
             return;
@@ -276,6 +285,9 @@ impl ApplyStage {
             ArchivedBody::Alarm(_) => ApplyOp::Alarm,
             ArchivedBody::ClusterVersionSet(_) => ApplyOp::ClusterVersionSet,
             ArchivedBody::MemberAttrSet(_) => ApplyOp::ClusterMemberAttrSet,
+            ArchivedBody::LeaseGrant(_) => ApplyOp::LeaseGrant,
+            ArchivedBody::LeaseRevoke(_) => ApplyOp::LeaseRevoke,
+            ArchivedBody::LeaseCheckpoint(_) => ApplyOp::LeaseCheckpoint,
         };
         self.metrics.applied(op, success, took);
         if took > self.settings.warning_apply {
@@ -316,31 +328,44 @@ impl ApplyStage {
                 self.apply_member_attributes(applied, set, id);
                 Ok(())
             }
-            _ => self.apply_key_value(applied, command),
+            ArchivedBody::LeaseCheckpoint(checkpoint) => {
+                self.apply_lease_checkpoint(applied, checkpoint, id);
+                Ok(())
+            }
+            _ => self.apply_guarded(applied, command, id),
         };
         self.reply(id, result);
         result
     }
 
-    fn apply_key_value(
+    /// What alarms can forbid.
+    fn apply_guarded(
         &mut self,
         applied: Applied,
         command: &CommandView,
+        id: RequestId,
     ) -> Result<(), EtcdError> {
         let alarms = self.shared.cluster.load();
         if let Some(refusal) = alarm_refusal(&alarms, command) {
             self.store.set_applied(applied);
             return Err(refusal);
         }
+        match &command.body {
+            ArchivedBody::LeaseGrant(grant) => self.apply_lease_grant(applied, grant),
+            ArchivedBody::LeaseRevoke(revoke) => self.apply_lease_revoke(applied, revoke, id),
+            _ => self.apply_key_value(applied, command, &alarms),
+        }
+    }
+
+    fn apply_key_value(
+        &mut self,
+        applied: Applied,
+        command: &CommandView,
+        alarms: &Guard<Arc<ClusterView>>,
+    ) -> Result<(), EtcdError> {
         let header = self.header();
-        let compact_revision = self.store.compact_revision();
         let result = {
-            let txn = self.store.begin(applied);
-            let mut writes = Writes {
-                txn,
-                compact_revision,
-                counts: WriteCounts::default(),
-            };
+            let mut writes = Writes::new(&mut self.store, &mut self.leases.table, applied);
             let reply = Some(&mut self.scratch);
             let result = self
                 .applier
@@ -358,7 +383,7 @@ impl ApplyStage {
         // Checked again here, as etcd does: the write stands, the client learns that space is short.
         let cost = kv::quota::command_cost(command);
         if cost > 0 && self.is_over_quota(cost) {
-            self.raise_no_space(&alarms);
+            self.raise_no_space(alarms);
             return Err(EtcdError::NoSpace);
         }
         Ok(())
@@ -366,8 +391,13 @@ impl ApplyStage {
 
     /// Proposes on the member's own behalf.
     pub(super) fn propose(&mut self, body: Body<'_>) {
+        self.propose_as(NetId::MEMBER, body);
+    }
+
+    /// The same, in the place of a net core that does not exist: nobody waits for the reply.
+    pub(super) fn propose_as(&mut self, net: NetId, body: Body<'_>) -> RequestId {
         self.sequence += 1;
-        let id = RequestId::new(self.shared.life, NOBODY, self.sequence);
+        let id = RequestId::new(self.shared.life, net, self.sequence);
         let header = Header {
             request_id: id.0,
             member_id: self.shared.member_id,
@@ -383,6 +413,7 @@ impl ApplyStage {
             command,
             parsed_ns: self.clock.now_ns(),
         });
+        id
     }
 
     pub(super) fn reply(&mut self, id: RequestId, result: Result<(), EtcdError>) {
@@ -410,13 +441,14 @@ impl ApplyStage {
     }
 
     /// Lengths of the queues to this stage and from it.
-    pub fn queues(&self) -> [(&'static str, u64); 3] {
+    pub fn queues(&self) -> [(&'static str, u64); 4] {
         [
             ("to_apply", self.entries.len() as u64),
             (
                 "to_net_waiting",
                 self.to_net.iter().map(|ring| ring.waiting() as u64).sum(),
             ),
+            ("lease_questions", self.leases.waiting() as u64),
             ("uncommitted_changes", self.store.pending_changes() as u64),
         ]
     }

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use super::checked::{AutoCompaction, ClusterState, Config, CoreChoice, Keepalive, Quota};
 use super::flags::Support;
+use super::gates::Features;
 use super::raw::RawConfig;
 use super::urls::{self, Url};
 use super::values;
@@ -29,6 +30,7 @@ const DEFAULT_NAME: &str = "default";
 pub(super) fn check(raw: &RawConfig, notices: &mut Vec<Notice>) -> Result<Config, Refusal> {
     check_support(raw, notices)?;
     note_ineffective(raw, notices);
+    let features = features(raw, notices)?;
     let log = log_config(raw)?;
     // Nothing listens there yet; what cannot be right is refused all the same.
     listen_urls(raw, "listen-peer-urls")?;
@@ -106,6 +108,7 @@ pub(super) fn check(raw: &RawConfig, notices: &mut Vec<Notice>) -> Result<Config
         warning_unary_request_duration: duration(raw, "warning-unary-request-duration", 300)?,
         metrics_extensive: metrics_extensive(raw)?,
         memory_mlock: raw.bool("memory-mlock"),
+        features,
         name,
         data_dir,
         wal_dir,
@@ -179,6 +182,26 @@ fn note_ineffective(raw: &RawConfig, notices: &mut Vec<Notice>) {
             )));
         }
     }
+}
+
+fn features(raw: &RawConfig, notices: &mut Vec<Notice>) -> Result<Features, Refusal> {
+    let features = raw.features();
+    if features.lease_checkpoint_persist && !features.lease_checkpoint {
+        return Err(Refusal::new(
+            "enabling feature gate LeaseCheckpointPersist requires enabling feature gate LeaseCheckpoint",
+        ));
+    }
+    if features.lease_checkpoint && !features.lease_checkpoint_persist {
+        notices.push(Notice::warning(
+            "Detected that checkpointing is enabled without persistence. Consider enabling feature gate LeaseCheckpointPersist",
+        ));
+    }
+    for (name, is_on, why) in features.ineffective() {
+        notices.push(Notice::warning(format!(
+            "--feature-gates={name}={is_on} has no effect: {why}"
+        )));
+    }
+    Ok(features)
 }
 
 fn log_config(raw: &RawConfig) -> Result<LogConfig, Refusal> {

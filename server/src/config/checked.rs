@@ -7,6 +7,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::gates::Features;
 use super::urls::Url;
 use crate::identity::{ClusterId, MemberId};
 use crate::logging::LogConfig;
@@ -64,6 +65,7 @@ pub struct Config {
     pub metrics_extensive: bool,
     /// Keep the tree file's pages in memory.
     pub memory_mlock: bool,
+    pub features: Features,
     pub cores: CoreChoice,
     /// Bytes of answers that all net cores together may hold for slow clients.
     pub unsent_answer_bytes: usize,
@@ -115,6 +117,13 @@ impl Config {
     /// Ticks in one election timeout.
     pub fn election_ticks(&self) -> u32 {
         (self.election_timeout.as_millis() / self.heartbeat_interval.as_millis()) as u32
+    }
+
+    /// The shortest time to live of a lease in seconds: one and a half election timeouts, as etcd counts it.
+    pub fn lease_ttl_min_s(&self) -> i64 {
+        let ticks = 3 * self.election_ticks() / 2;
+        let min = self.heartbeat_interval * ticks;
+        min.as_millis().div_ceil(1000) as i64
     }
 
     /// How long a request may wait for consensus before it is answered with a timeout.

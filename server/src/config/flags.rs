@@ -16,6 +16,7 @@ pub(super) enum Kind {
     Text,
     Choice(&'static [&'static str]),
     Cores,
+    Gates,
     /// Takes an optional `=value` that nobody looks at.
     Ignored,
 }
@@ -327,7 +328,7 @@ pub(super) static FLAGS: &[Flag] = &[
     later("compact-hash-check-time", Kind::Duration, "1m0s", "there are no other members to compare with"),
     later("watch-progress-notify-interval", Kind::Duration, "0s", "watches come later"),
     later("downgrade-check-time", Kind::Duration, "5s", "downgrades come later"),
-    later("feature-gates", Kind::Text, "", "feature gates come later"),
+    here("feature-gates", Kind::Gates, "", Section::Features, "Features to switch, `Name=true` or `Name=false`, separated by commas."),
     later("unsafe-no-fsync", Kind::Bool, "false", "an acknowledged write is always durable here, and the log is never run without syncing"),
     later("force-new-cluster", Kind::Bool, "false", "there is only one member yet, so no other member can be dropped"),
 

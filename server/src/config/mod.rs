@@ -16,6 +16,7 @@ mod data_dir;
 mod environment;
 mod file;
 mod flags;
+mod gates;
 mod raw;
 mod urls;
 mod values;
@@ -25,6 +26,7 @@ use std::ffi::OsString;
 
 pub use checked::{AutoCompaction, Config, CoreChoice, Quota};
 pub use data_dir::DataDir;
+pub use gates::Features;
 pub use urls::{Scheme, Url};
 pub use version::version_text;
 

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 
 use super::flags::{self, Flag, Kind};
+use super::gates::Features;
 use super::urls::Url;
 use super::values;
 
@@ -69,6 +70,10 @@ impl RawConfig {
         values::parse_duration_ns(self.text(name)).expect("spelling was checked")
     }
 
+    pub(super) fn features(&self) -> Features {
+        Features::parse(self.text("feature-gates")).expect("spelling was checked")
+    }
+
     pub(super) fn urls(&self, name: &str) -> Vec<Url> {
         Url::parse_list(self.text(name)).expect("spelling was checked")
     }
@@ -116,6 +121,7 @@ fn check_spelling(kind: Kind, text: &str) -> Result<(), String> {
             Err(format!("{text:?} is not one of {}", choices.join(", ")))
         }
         Kind::Cores if text != "auto" => values::parse_cores(text).map(drop),
+        Kind::Gates => Features::parse(text).map(drop),
         Kind::Text | Kind::Choice(_) | Kind::Cores | Kind::Ignored => Ok(()),
     }
 }

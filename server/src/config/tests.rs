@@ -325,9 +325,14 @@ fn flags_this_version_lacks_are_named_with_the_reason() {
             .contains("only one member")
     );
     assert!(
-        refused(&[], &[("ETCD_FEATURE_GATES", "AllAlpha=true")])
+        refused(&[], &[("ETCD_FEATURE_GATES", "Speed=true")])
             .text
-            .contains("feature gates")
+            .contains("unrecognized feature gate: Speed")
+    );
+    let persist = refused(&["--feature-gates=LeaseCheckpointPersist=true"], &[]);
+    assert_eq!(
+        persist.text,
+        "enabling feature gate LeaseCheckpointPersist requires enabling feature gate LeaseCheckpoint"
     );
     // Their defaults say what happens anyway.
     run(

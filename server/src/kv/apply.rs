@@ -88,10 +88,13 @@ impl Applier {
         header: &ResponseHeader,
         reply: Option<&mut Vec<u8>>,
     ) -> Result<(), EtcdError> {
-        check_lease(put, txn)?;
+        check_lease(put.lease.to_native(), txn)?;
         let has_previous = self.scratch.read_previous(put, txn);
         if needs_previous(put) && !has_previous {
             return Err(EtcdError::KeyNotFound);
+        }
+        if put.ignore_lease {
+            check_lease(read_record(&self.scratch.previous).lease, txn)?;
         }
         self.scratch.put(put, has_previous, txn, header, reply);
         Ok(())
@@ -190,8 +193,9 @@ fn decide<W: WriteTxn>(
     holds
 }
 
-fn check_lease<W: WriteTxn>(put: &ArchivedPut<'_>, txn: &W) -> Result<(), EtcdError> {
-    let lease = put.lease.to_native();
+/// A put may name only a lease that exists, also where it takes the name from the record it replaces: a file may hold
+/// keys whose lease is not in it. etcd's members crash on such a put with `ignore_lease`, and again at every start.
+fn check_lease<W: WriteTxn>(lease: i64, txn: &W) -> Result<(), EtcdError> {
     if lease != 0 && !txn.has_lease(lease) {
         return Err(EtcdError::LeaseNotFound);
     }
@@ -248,14 +252,17 @@ impl<'a> Checks<'a> {
                     txn.compact_revision(),
                 )?,
                 ArchivedOp::Put(put) => {
-                    check_lease(put, txn)?;
+                    check_lease(put.lease.to_native(), txn)?;
                     if needs_previous(put) {
                         self.has_needy_put = true;
-                        let mut found = false;
-                        txn.get(&put.key, &mut |_| found = true);
-                        if !found {
-                            return Err(EtcdError::KeyNotFound);
-                        }
+                        let mut lease = None;
+                        txn.get(&put.key, &mut |item| {
+                            lease = Some(match put.ignore_lease {
+                                true => read_record(item.record()).lease,
+                                false => 0,
+                            });
+                        });
+                        check_lease(lease.ok_or(EtcdError::KeyNotFound)?, txn)?;
                     }
                 }
                 ArchivedOp::DeleteRange(_) => self.has_delete = true,

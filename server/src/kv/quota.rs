@@ -10,7 +10,6 @@ use wire::kv::{OpRef, PutRequestRef, TxnRequestRef};
 const KV_OVERHEAD: usize = 256;
 
 /// What granting a lease costs.
-#[expect(dead_code, reason = "the lease service will ask for it")]
 pub const LEASE_COST: usize = 64;
 
 pub fn put_cost(request: &PutRequestRef<'_>) -> usize {

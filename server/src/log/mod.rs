@@ -28,7 +28,7 @@ use wire::error::EtcdError;
 use crate::fatal::fatal;
 use crate::metrics::{CoreMetrics, Stage};
 use crate::net::core::Clock;
-use crate::pipeline::{Inbox, RequestId, Shared, Spill, ToApply, ToLog, ToNet};
+use crate::pipeline::{Inbox, NetId, RequestId, Shared, Spill, ToApply, ToLog, ToNet};
 use crate::runtime::{Signal, sleep};
 
 use timeline::Timeline;
@@ -121,6 +121,9 @@ impl LogStage {
             sleep(tick).await;
             let mut stage = stage.borrow_mut();
             stage.raft.tick();
+            let now_ns = stage.clock.now_ns();
+            let ticked_ns = &stage.shared.progress.ticked_ns;
+            ticked_ns.store(now_ns, Ordering::Relaxed);
             stage.turn();
         }
     }
@@ -165,7 +168,7 @@ impl LogStage {
 
     fn on_message(&mut self, message: ToLog) {
         match message {
-            ToLog::Propose { id, .. } if self.is_disk_full && self.is_from_client(id) => {
+            ToLog::Propose { id, .. } if self.is_disk_full && Self::can_be_refused(id) => {
                 self.metrics.counters.proposals_failed.inc();
                 self.send(
                     id.net().0,
@@ -203,9 +206,9 @@ impl LogStage {
         }
     }
 
-    /// The member's own proposals carry a net core that does not exist.
-    fn is_from_client(&self, id: RequestId) -> bool {
-        usize::from(id.net().0) < self.to_net.len()
+    /// Whether the proposal can be refused: a client is told, and ends of leases are proposed again.
+    fn can_be_refused(id: RequestId) -> bool {
+        id.net() != NetId::MEMBER
     }
 
     /// Refuses clients' writes while the disk has no room for the log's next segment or for the tree

@@ -136,10 +136,6 @@ impl CoreMetrics {
         self.cells.client_requests[usize::from(version.0)][usize::from(is_stream)].inc();
     }
 
-    #[cfg_attr(
-        not(test),
-        expect(dead_code, reason = "watch and lease keepalive will count it")
-    )]
     pub fn stream_failed(&self, direction: StreamDirection, api: StreamApi) {
         self.cells.stream_failures[direction as usize][api as usize].inc();
     }

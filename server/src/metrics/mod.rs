@@ -22,7 +22,7 @@ mod stages;
 mod text;
 
 pub use core::{CoreMetrics, Published};
-pub use labels::{ApplyOp, HealthCheck, RequestType};
+pub use labels::{ApplyOp, HealthCheck, RequestType, StreamApi, StreamDirection};
 pub use process::thread_major_faults;
 pub use registry::{MemberInfo, Metrics};
 pub use stages::Stage;

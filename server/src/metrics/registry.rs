@@ -17,6 +17,7 @@ use super::labels::{ApplyOp, HealthCheck, RequestType, StreamApi, StreamDirectio
 use super::process::ProcessFacts;
 use super::stages::Recording;
 use super::text::Page;
+use crate::config::Features;
 use crate::services::methods::METHODS;
 
 /// Who this member is, for the labels that say so.
@@ -30,6 +31,7 @@ pub struct MemberInfo {
     pub server_id: String,
     /// For the label that etcd fills with its Go version.
     pub runtime_version: String,
+    pub features: Features,
 }
 
 pub struct Metrics {
@@ -43,7 +45,7 @@ pub struct Metrics {
     scrapes: AtomicU64,
 }
 
-/// etcd's feature gates; this version has none of what they switch.
+/// etcd's feature gates and their groups.
 const FEATURE_GATES: [(&str, &str); 11] = [
     ("AllAlpha", "ALPHA"),
     ("AllBeta", "BETA"),
@@ -164,7 +166,7 @@ impl Metrics {
                 "etcd_server_feature_enabled",
                 help,
                 &[("name", name), ("stage", stage)],
-                0.0,
+                f64::from(u8::from(info.features.is_on(name))),
             );
         }
         let alarms = self.alarms.load(Ordering::Relaxed);

@@ -14,6 +14,7 @@ fn metrics(extensive: bool) -> Arc<Metrics> {
         cluster_version: "3.7".to_owned(),
         server_id: "8e9e05c52164694d".to_owned(),
         runtime_version: "rust1.95".to_owned(),
+        features: Default::default(),
     };
     Metrics::new(info, extensive)
 }

@@ -186,6 +186,8 @@ fn request_type(method: MethodId, work: Work) -> Option<(RequestType, bool)> {
                 id::KV_DELETE_RANGE => RequestType::DeleteRange,
                 id::KV_TXN => RequestType::Txn,
                 id::KV_COMPACT => RequestType::Compaction,
+                id::LEASE_LEASE_GRANT => RequestType::LeaseGrant,
+                id::LEASE_LEASE_REVOKE => RequestType::LeaseRevoke,
                 id::MAINTENANCE_ALARM => RequestType::Alarm,
                 _ => RequestType::Unknown,
             };
@@ -242,6 +244,7 @@ mod tests {
             cluster_version: empty(),
             server_id: empty(),
             runtime_version: empty(),
+            features: Default::default(),
         };
         Metrics::new(info, true)
     }

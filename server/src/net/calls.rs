@@ -65,31 +65,28 @@ impl Service for Calls<'_> {
     }
 
     fn on_message(&mut self, call: &Call<'_>, message: &[u8], out: &mut Responder<'_>) {
-        // Streams of requests are refused at their first message, so each message begins a call.
+        if call.method == id::LEASE_LEASE_KEEP_ALIVE {
+            return self.on_keep_alive(call, message, out);
+        }
+        // Other streams of requests are refused at their first message, so each message begins a call.
         let metrics = &self.state.metrics;
         metrics.grpc.received(call.method);
         let received = &metrics.counters.client_grpc_received_bytes;
         received.add(message.len() as u64);
         let begun = self.state.books.began(call).map_err(CallError::from);
-        match begun.and_then(|()| self.handle(call, message, out)) {
-            Ok(()) => {}
-            Err(CallError::Etcd(error)) => {
-                fail(out, call.stream, error);
-                if error == EtcdError::RequestTooLarge {
-                    self.proposal_refused(call);
-                }
+        if let Err(error) = begun.and_then(|()| self.handle(call, message, out)) {
+            if matches!(error, CallError::Etcd(EtcdError::RequestTooLarge)) {
+                self.proposal_refused(call);
             }
-            Err(CallError::Decode(text)) => out.error(
-                call.stream,
-                Code::Internal,
-                &format!("grpc: failed to unmarshal the received message: {text}"),
-            ),
-            Err(CallError::Status(code, text)) => out.error(call.stream, code, &text),
+            answer_error(call.stream, error, out);
         }
     }
 
     fn on_half_close(&mut self, call: &Call<'_>, out: &mut Responder<'_>) {
-        // Only streaming calls come here, and none of theirs is served yet.
+        if call.method == id::LEASE_LEASE_KEEP_ALIVE {
+            return self.on_keep_alives_end(call, out);
+        }
+        // Only streaming calls come here, and no others of theirs are served yet.
         match self.state.books.began(call) {
             Ok(()) => self.refuse(call.method, call.stream, out),
             Err(error) => fail(out, call.stream, error),
@@ -104,16 +101,38 @@ impl Service for Calls<'_> {
         self.take_plain(request, out);
     }
 
-    fn on_cancel(&mut self, _: StreamId, _: MethodId, _: CancelReason) {
+    fn on_cancel(&mut self, stream: StreamId, method: MethodId, reason: CancelReason) {
+        if method == id::LEASE_LEASE_KEEP_ALIVE {
+            self.on_keep_alives_cancelled(stream, reason);
+        }
         // A proposal that is under way is carried out all the same; its reply finds no call.
     }
 }
 
+pub(super) fn answer_error(stream: StreamId, error: CallError, out: &mut Responder<'_>) {
+    match error {
+        CallError::Etcd(error) => fail(out, stream, error),
+        CallError::Decode(text) => out.error(
+            stream,
+            Code::Internal,
+            &format!("grpc: failed to unmarshal the received message: {text}"),
+        ),
+        CallError::Status(code, text) => out.error(stream, code, &text),
+    }
+}
+
 impl Calls<'_> {
-    fn handle(&mut self, call: &Call<'_>, message: &[u8], out: &mut Responder<'_>) -> Handled {
-        if self.state.shared.leader() == 0 && call.metadata.get(b"hasleader") == Some(b"true") {
-            return Err(EtcdError::NoLeader.into());
+    /// A client may want an answer only from a member that knows a leader.
+    pub(super) fn check_leader(&self, call: &Call<'_>) -> Result<(), EtcdError> {
+        let wants_leader = call.metadata.get(b"hasleader") == Some(b"true");
+        if wants_leader && self.state.shared.leader() == 0 {
+            return Err(EtcdError::NoLeader);
         }
+        Ok(())
+    }
+
+    fn handle(&mut self, call: &Call<'_>, message: &[u8], out: &mut Responder<'_>) -> Handled {
+        self.check_leader(call)?;
         match call.method {
             id::KV_RANGE => self.range(call, message, out),
             id::KV_PUT => self.put(call, message),
@@ -121,6 +140,10 @@ impl Calls<'_> {
             id::KV_TXN => self.txn(call, message, out),
             id::KV_COMPACT => self.compact(call, message),
             id::KV_RANGE_STREAM => self.range_stream(call, message, out),
+            id::LEASE_LEASE_GRANT => self.lease_grant(call, message),
+            id::LEASE_LEASE_REVOKE => self.lease_revoke(call, message),
+            id::LEASE_LEASE_TIME_TO_LIVE => self.lease_time_to_live(call, message),
+            id::LEASE_LEASE_LEASES => self.lease_leases(call, message),
             id::MAINTENANCE_STATUS => {
                 etcdserverpb::StatusRequest::decode(message)?;
                 let revision = self.state.reader.revision();

@@ -28,6 +28,7 @@ use super::books::{Ended, Work};
 use super::connection::{Connection, ConnectionKey};
 use super::health::HttpBackend;
 use super::held::Held;
+use super::lease_calls::LEADERSHIP;
 use super::long_reads;
 use super::proposals::Pending;
 use super::reads::ReadBatch;
@@ -158,6 +159,7 @@ impl NetCore {
         match message {
             ToNet::Serve => self.serve(),
             ToNet::Replies(batch) => self.on_replies(batch),
+            ToNet::Leases(answers) => self.on_lease_answers(answers),
             ToNet::Dropped { id, error } => {
                 let pending = self.state.borrow_mut().proposals.take(id.sequence());
                 if let Some(pending) = pending {
@@ -214,6 +216,10 @@ impl NetCore {
                     self.end_barrier(read.stream, Ok(()));
                     continue;
                 }
+                if read.method == LEADERSHIP {
+                    self.on_leadership(true);
+                    continue;
+                }
                 self.respond(read.connection, |out| {
                     let mut state = self.state.borrow_mut();
                     let request = batch.request(read);
@@ -236,10 +242,12 @@ impl NetCore {
         }
     }
 
-    pub(super) fn fail_reads(&self, batch: &ReadBatch, error: EtcdError) {
+    pub(super) fn fail_reads(self: &Rc<Self>, batch: &ReadBatch, error: EtcdError) {
         for read in batch.reads() {
             if read.method == BARRIER {
                 self.end_barrier(read.stream, Err(error));
+            } else if read.method == LEADERSHIP {
+                self.on_leadership(false);
             } else {
                 self.state.borrow_mut().books.ended(Ended {
                     connection: read.connection,

@@ -27,6 +27,7 @@ impl NetCore {
         let state = self.state.borrow();
         let queues = vec![
             ("connections", connections.len() as u64),
+            ("leases", state.leases.waiting() as u64),
             ("long_reads", state.long_reads_running as u64),
             ("plain_requests", state.plain_running as u64),
             ("proposals", state.proposals.waiting() as u64),

@@ -20,6 +20,8 @@ mod counts;
 pub mod health;
 mod health_calls;
 mod held;
+mod lease_calls;
+mod lease_streams;
 mod long_reads;
 mod plain_http;
 mod proposals;
@@ -32,4 +34,6 @@ mod table;
 mod timers;
 mod writes;
 
-pub use state::{CallSettings, NetState};
+pub use connection::ConnectionKey;
+pub use lease_calls::{LEASE_ASK_BATCHES, LeaseCallSettings};
+pub use state::{CallSettings, NetRings, NetState};

@@ -16,13 +16,14 @@ use wire::kv::ResponseHeader;
 
 use crate::kv::command::TxnTables;
 use crate::metrics::CoreMetrics;
-use crate::pipeline::{NetId, Reply, ReplyBatch, Shared, ToLog, Watcher};
+use crate::pipeline::{LeaseAsk, NetId, Reply, ReplyBatch, Shared, ToLog, Watcher};
 use crate::services::methods::{Router, id};
 use crate::services::status;
 
 use super::books::{Books, Ended, Work};
 use super::connection::ConnectionKey;
 use super::core::fail;
+use super::lease_calls::{LeaseCallSettings, LeaseCalls};
 use super::long_reads::{LONG_READ_BYTES_MAX, LONG_READS_MAX, LongRead, ReadJob, ReadOutcome};
 use super::plain_http::WaitingPlain;
 use super::proposals::{Pending, Proposals};
@@ -43,6 +44,15 @@ pub struct CallSettings {
     pub warning_apply: Duration,
     /// Unary calls slower than this are logged.
     pub warning_unary: Duration,
+    pub leases: LeaseCallSettings,
+}
+
+/// What a net core says to the other stages.
+pub struct NetRings {
+    pub to_log: Watcher<ToLog>,
+    /// Memory of replies goes back.
+    pub to_apply: Watcher<ReplyBatch>,
+    pub to_leases: Watcher<Vec<LeaseAsk>>,
 }
 
 /// A net core's state behind its connections.
@@ -54,6 +64,7 @@ pub struct NetState {
     pub settings: Rc<CallSettings>,
     pub proposals: Proposals,
     pub reads: Reads,
+    pub leases: LeaseCalls,
     pub to_log: Watcher<ToLog>,
     pub to_apply: Watcher<ReplyBatch>,
     pub reader: Reader<Snapshot>,
@@ -79,8 +90,7 @@ impl NetState {
         id: NetId,
         shared: Arc<Shared>,
         settings: CallSettings,
-        to_log: Watcher<ToLog>,
-        to_apply: Watcher<ReplyBatch>,
+        rings: NetRings,
         reader: Reader<Snapshot>,
         metrics: Rc<CoreMetrics>,
     ) -> NetState {
@@ -91,8 +101,9 @@ impl NetState {
             settings: Rc::new(settings),
             proposals: Proposals::default(),
             reads: Reads::default(),
-            to_log,
-            to_apply,
+            leases: LeaseCalls::new(rings.to_leases),
+            to_log: rings.to_log,
+            to_apply: rings.to_apply,
             reader,
             long_reads: Vec::new(),
             long_reads_running: 0,
@@ -111,6 +122,7 @@ impl NetState {
 
     /// Asks for the reads that gathered in this pass and wakes the log core for what was pushed.
     pub fn end_pass(&mut self) {
+        self.end_lease_pass();
         let deadline_ns = self.now_ns + self.settings.request_timeout_ns;
         if let Some(context) = self.reads.ask(deadline_ns)
             && self

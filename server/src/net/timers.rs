@@ -25,7 +25,9 @@ impl NetCore {
         loop {
             let is_busy = {
                 let state = self.state.borrow();
-                state.proposals.waiting() > 0 || state.reads.is_waiting()
+                state.proposals.waiting() > 0
+                    || state.reads.is_waiting()
+                    || state.leases.is_waiting()
             };
             sleep(if is_busy { BUSY_TICK } else { IDLE_TICK }).await;
             self.on_tick();
@@ -35,7 +37,7 @@ impl NetCore {
         }
     }
 
-    fn on_tick(&self) {
+    fn on_tick(self: &Rc<Self>) {
         let now_ns = self.clock.now_ns();
         self.state.borrow_mut().now_ns = now_ns;
         let expired = self.state.borrow_mut().proposals.take_expired(now_ns);
@@ -83,12 +85,13 @@ impl NetCore {
     }
 
     /// Ends all connections in good order: GOAWAY, open calls finish, then the sockets close.
-    pub async fn drain(&self, patience: Duration) {
+    pub async fn drain(self: &Rc<Self>, patience: Duration) {
         let until = Instant::now() + patience;
         let connections: Vec<Rc<Connection>> = self.connections.borrow().iter().cloned().collect();
         for connection in &connections {
             connection.drain();
         }
+        self.end_keep_alives();
         while Instant::now() < until && connections.iter().any(|held| !held.is_drained()) {
             self.on_tick();
             sleep(Duration::from_millis(10)).await;

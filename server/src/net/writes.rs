@@ -23,6 +23,7 @@ use crate::pipeline::{RequestId, ToLog};
 use super::books::{Ended, Work};
 use super::calls::{CallError, Calls, Handled};
 use super::proposals::Pending;
+use super::state::NetState;
 
 /// etcd's bound on entries committed and not yet applied; above it writes are refused.
 const APPLY_GAP_MAX: u64 = 5000;
@@ -100,7 +101,7 @@ impl Calls<'_> {
         self.propose(call, body, alarm_envelope(message.len()))
     }
 
-    fn has_space(&self, cost: usize) -> bool {
+    pub(super) fn has_space(&self, cost: usize) -> bool {
         let Some(quota) = self.state.settings.quota_bytes else {
             return true;
         };
@@ -108,7 +109,7 @@ impl Calls<'_> {
     }
 
     /// Raises the alarm, unless it is up, and answers the call once it is.
-    fn raise_no_space(&mut self, call: &Call<'_>) -> Handled {
+    pub(super) fn raise_no_space(&mut self, call: &Call<'_>) -> Handled {
         let state = &self.state;
         let member_id = state.shared.member_id;
         const NO_SPACE: i32 = etcdserverpb::AlarmType::Nospace as i32;
@@ -136,7 +137,7 @@ impl Calls<'_> {
         Err(EtcdError::NoSpace.into())
     }
 
-    fn propose(
+    pub(super) fn propose(
         &mut self,
         call: &Call<'_>,
         body: Body<'_>,
@@ -156,7 +157,7 @@ impl Calls<'_> {
         let state = &mut *self.state;
         let progress = &state.shared.progress;
         if progress.is_congested.load(Ordering::Relaxed)
-            || state.shared.committed() > state.shared.applied() + APPLY_GAP_MAX
+            || state.shared.committed() > state.shared.applied() + apply_gap_max(state, &body)
             || !state.proposals.has_room()
             || state.to_log.room() == 0
         {
@@ -200,6 +201,14 @@ impl Calls<'_> {
             verdict,
         });
         Ok(())
+    }
+}
+
+/// With the feature gate `PriorityRequest` revocations of leases, which make room, may wait in a queue twice as long.
+fn apply_gap_max(state: &NetState, body: &Body<'_>) -> u64 {
+    match body {
+        Body::LeaseRevoke(_) if state.settings.leases.has_priority => 2 * APPLY_GAP_MAX,
+        _ => APPLY_GAP_MAX,
     }
 }
 

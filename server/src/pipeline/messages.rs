@@ -4,9 +4,19 @@ use bytes::Bytes;
 use consensus::Entry;
 use wire::error::EtcdError;
 
+use super::leases::LeaseAnswer;
+
 /// A net core's number, from 0.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct NetId(pub u8);
+
+impl NetId {
+    /// Stands for the member itself where it proposes something that must come through.
+    pub const MEMBER: NetId = NetId(u8::MAX);
+    /// The same for what it proposes again if it was lost: ends and checkpoints of leases. Refused like a client's
+    /// write while the disk is full.
+    pub const LEASES: NetId = NetId(u8::MAX - 1);
+}
 
 /// Names one proposal of one net core of one life of this member.
 ///
@@ -67,6 +77,8 @@ pub enum ToNet {
     Serve,
     /// Answers of one pass of the apply core.
     Replies(ReplyBatch),
+    /// The same to questions about leases.
+    Leases(Vec<LeaseAnswer>),
     /// The proposal never got into the log.
     Dropped { id: RequestId, error: EtcdError },
     /// Reads under this context may run once `index` is applied.

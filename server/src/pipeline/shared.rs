@@ -20,6 +20,8 @@ pub struct Progress {
     pub term: AtomicU64,
     /// Written by the log core: the leader's member id, 0 for none.
     pub leader: AtomicU64,
+    /// Written by the log core at every tick: the time. A leader that has not ticked lately may be none any more.
+    pub ticked_ns: AtomicU64,
     /// Written by the apply core: group commits lag so far behind that no more may be proposed.
     pub is_congested: AtomicBool,
     /// Written by the tree thread: the tree file cannot grow because its disk is full.
@@ -43,6 +45,14 @@ pub struct Shared {
     pub cluster: ArcSwap<ClusterView>,
     /// For each net core: reads wait for the applied index to move, so ring when it does.
     pub waits_for_apply: Vec<AtomicBool>,
+    /// The next lease id that a net core chooses; see [`Shared::next_lease_id`].
+    pub lease_ids: AtomicU64,
+}
+
+/// Where etcd begins to count the ids it chooses: 16 bits of the member's id, 40 of the time in milliseconds, a counter.
+/// So ids of different members and lives do not meet.
+pub fn lease_ids_from(member_id: u64, unix_ms: u64) -> u64 {
+    member_id << 48 | (unix_ms & ((1 << 40) - 1)) << 8
 }
 
 impl Shared {
@@ -60,6 +70,18 @@ impl Shared {
 
     pub fn leader(&self) -> u64 {
         self.progress.leader.load(Ordering::Relaxed)
+    }
+
+    /// A lease id that no other call of this member gets; positive.
+    pub fn next_lease_id(&self) -> i64 {
+        loop {
+            // The counter runs over into the time, as etcd's does.
+            let next = self.lease_ids.fetch_add(1, Ordering::Relaxed) + 1;
+            let id = (next & (u64::MAX >> 1)) as i64;
+            if id != 0 {
+                return id;
+            }
+        }
     }
 
     pub fn tree_bytes(&self) -> i64 {

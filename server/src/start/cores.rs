@@ -12,21 +12,22 @@ use std::sync::mpsc::Sender as StdSender;
 use std::time::Duration;
 
 use consensus::Raft;
+use storage::lease::LeaseTable;
 use storage::mvcc::{Reader, Store};
 use storage::tree::{Snapshot, Tree};
 use storage::wal;
 use wire::grpc::Limits;
 
-use crate::apply::{ApplyParts, ApplySettings, ApplyStage, Committer};
+use crate::apply::{ApplyParts, ApplySettings, ApplyStage, Committer, LeaseSettings, Leases};
 use crate::config::AutoCompaction;
 use crate::log::{LogParts, LogStage};
 use crate::metrics::{CoreMetrics, Metrics, Published, thread_major_faults};
 use crate::net::core::{BoundListener, Clock, NetCore};
 use crate::net::health::HttpBackend;
-use crate::net::{CallSettings, NetState};
+use crate::net::{CallSettings, LEASE_ASK_BATCHES, NetRings, NetState};
 use crate::pipeline::{
-    CorePlan, Doorbell, Inbox, Inlet, NetId, Outbox, ReplyBatch, Shared, Spill, ToApply, ToLog,
-    ToNet, ring,
+    CorePlan, Doorbell, Inbox, Inlet, LeaseAsk, NetId, Outbox, ReplyBatch, Shared, Spill, ToApply,
+    ToLog, ToNet, ring,
 };
 use crate::runtime::{Bell, BellRinger, Class, Signal, run_on_core, sleep, spawn};
 use crate::tls::{CertReloader, TlsFiles};
@@ -48,6 +49,7 @@ pub struct Parts {
     pub plan: Vec<CorePlan>,
     pub tree: Tree,
     pub store: Store<Snapshot>,
+    pub leases: LeaseTable,
     pub reader: Reader<Snapshot>,
     pub wal: wal::Log,
     pub raft: Raft,
@@ -57,6 +59,7 @@ pub struct Parts {
     pub limits: Arc<Limits>,
     pub calls: CallSettings,
     pub apply: ApplySettings,
+    pub lease_settings: LeaseSettings,
     pub auto_compaction: AutoCompaction,
     pub tick: Duration,
     pub tls: Option<TlsFiles>,
@@ -127,6 +130,7 @@ struct NetSeat {
     id: NetId,
     to_log: Outbox<ToLog>,
     to_apply: Outbox<ReplyBatch>,
+    to_leases: Outbox<Vec<LeaseAsk>>,
     from_log: Inlet<ToNet>,
     from_apply: Inlet<ToNet>,
     reader: Reader<Snapshot>,
@@ -151,6 +155,9 @@ struct LogSeat {
 struct ApplySeat {
     tree: Tree,
     store: Store<Snapshot>,
+    leases: LeaseTable,
+    lease_settings: LeaseSettings,
+    lease_asks: Vec<Inlet<Vec<LeaseAsk>>>,
     entries: Inlet<ToApply>,
     recycled: Vec<Inlet<ReplyBatch>>,
     to_net: Vec<Outbox<ToNet>>,
@@ -205,6 +212,9 @@ pub fn start(parts: Parts) -> Result<Cores, Box<dyn std::error::Error>> {
     let mut apply = ApplySeat {
         tree: parts.tree,
         store: parts.store,
+        leases: parts.leases,
+        lease_settings: parts.lease_settings,
+        lease_asks: Vec::new(),
         entries: entries_rx,
         recycled: Vec::new(),
         to_net: Vec::new(),
@@ -219,10 +229,12 @@ pub fn start(parts: Parts) -> Result<Cores, Box<dyn std::error::Error>> {
         let (log_to_net, from_log) = ring(TO_NET_ENTRIES);
         let (apply_to_net, from_apply) = ring(TO_NET_ENTRIES);
         let (to_apply, recycled) = ring(RECYCLED_ENTRIES);
+        let (to_leases, lease_asks) = ring(LEASE_ASK_BATCHES);
         log.from_nets.push(log_inbox);
         log.to_net.push(log_to_net);
         apply.to_net.push(apply_to_net);
         apply.recycled.push(recycled);
+        apply.lease_asks.push(lease_asks);
         let tls = match &parts.tls {
             Some(files) => Some(CertReloader::new(files.clone(), std::time::Instant::now())?),
             None => None,
@@ -231,6 +243,7 @@ pub fn start(parts: Parts) -> Result<Cores, Box<dyn std::error::Error>> {
             id: NetId(number as u8),
             to_log,
             to_apply,
+            to_leases,
             from_log,
             from_apply,
             reader: parts.reader.clone(),
@@ -401,8 +414,11 @@ fn start_net(
         seat.id,
         wiring.shared.clone(),
         seat.calls,
-        seat.to_log.with_doorbell(to_log.clone()),
-        seat.to_apply.with_doorbell(to_apply.clone()),
+        NetRings {
+            to_log: seat.to_log.with_doorbell(to_log.clone()),
+            to_apply: seat.to_apply.with_doorbell(to_apply.clone()),
+            to_leases: seat.to_leases.with_doorbell(to_apply.clone()),
+        },
         seat.reader,
         metrics.clone(),
     );
@@ -493,6 +509,11 @@ fn start_apply(
         settings: seat.settings,
         clock: wiring.clock,
         metrics: metrics.clone(),
+        leases: Leases::new(
+            seat.leases,
+            seat.lease_settings,
+            inboxes(seat.lease_asks, to_net),
+        ),
     });
     {
         let stage = stage.borrow();
@@ -500,6 +521,7 @@ fn start_apply(
     }
     spawn(Class::Request, ApplyStage::run(stage.clone(), signal));
     spawn(Class::Request, ApplyStage::keep_time(stage.clone()));
+    spawn(Class::Request, ApplyStage::keep_leases(stage.clone()));
     spawn(
         Class::Background,
         ApplyStage::compact_in_slices(stage.clone()),

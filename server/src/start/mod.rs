@@ -26,12 +26,12 @@ use std::time::{Duration, Instant};
 
 use wire::grpc::Limits;
 
-use crate::apply::ApplySettings;
+use crate::apply::{ApplySettings, LeaseSettings};
 use crate::config::{self, Config, CoreChoice, DataDir, Notice, Quota, Scheme, Start, Url};
 use crate::logging;
 use crate::metrics::{MemberInfo, Metrics};
-use crate::net::CallSettings;
 use crate::net::core::{BoundListener, CONNECTIONS_MAX, Clock};
+use crate::net::{CallSettings, LeaseCallSettings};
 use crate::pipeline::{CorePlan, plan};
 use crate::runtime::Listener;
 use crate::version::{CLUSTER_VERSION, COMPATIBLE_VERSION};
@@ -107,6 +107,7 @@ fn serve(config: &Config) -> Result<(), AnyError> {
             cluster_version: CLUSTER_VERSION.trim_end_matches(".0").to_owned(),
             server_id: format!("{:x}", opened.shared.member_id),
             runtime_version: format!("rust {}", env!("CARGO_PKG_RUST_VERSION")),
+            features: config.features,
         },
         config.metrics_extensive,
     );
@@ -128,6 +129,7 @@ fn serve(config: &Config) -> Result<(), AnyError> {
         plan,
         tree: opened.tree,
         store: opened.store,
+        leases: opened.leases,
         reader: opened.reader,
         wal: opened.wal,
         raft: opened.raft,
@@ -144,6 +146,11 @@ fn serve(config: &Config) -> Result<(), AnyError> {
             quota_shown,
             warning_apply: config.warning_apply_duration,
             warning_unary: config.warning_unary_request_duration,
+            leases: LeaseCallSettings {
+                ttl_min_s: config.lease_ttl_min_s(),
+                tick_ns: config.heartbeat_interval.as_nanos() as u64,
+                has_priority: config.features.priority_request,
+            },
         },
         apply: ApplySettings {
             commit_interval: config.backend_batch_interval,
@@ -153,6 +160,13 @@ fn serve(config: &Config) -> Result<(), AnyError> {
             compaction_pause: config.compaction_sleep_interval,
             warning_apply: config.warning_apply_duration,
             member: opened.member,
+        },
+        lease_settings: LeaseSettings {
+            extend_ns: config.election_timeout.as_nanos() as u64,
+            has_checkpoints: config.features.lease_checkpoint,
+            keeps_checkpoints: config.features.lease_checkpoint_persist,
+            is_fast: config.features.fast_lease_keep_alive,
+            request_timeout_ns: config.request_timeout().as_nanos() as u64,
         },
         auto_compaction: config.auto_compaction,
         tick: config.heartbeat_interval,

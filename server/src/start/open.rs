@@ -16,6 +16,7 @@ use arc_swap::ArcSwap;
 use consensus::{
     Entry, EntryKind, HardState, LogIndex, MemberId, Membership, Raft, Restored, Term,
 };
+use storage::lease::{LeaseLoadError, LeaseTable};
 use storage::mvcc::{self, Applied, Bucket, Reader, Store};
 use storage::tree::{self, Snapshot, Tree, WriteBatch};
 use storage::wal;
@@ -25,7 +26,7 @@ use wire::messages::etcdserverpb::Member;
 use crate::apply::cluster::{self, ClusterView};
 use crate::config::{Config, DataDir, Refusal};
 use crate::log::KIND_CONF_CHANGE;
-use crate::pipeline::{Progress, Shared};
+use crate::pipeline::{Progress, Shared, lease_ids_from};
 
 use super::find::{Found, find};
 use super::fit::{Fit, Misfit, position};
@@ -38,6 +39,8 @@ pub enum StartError {
     Tree(#[from] tree::TreeError),
     #[error(transparent)]
     Store(#[from] mvcc::OpenError),
+    #[error(transparent)]
+    Leases(#[from] LeaseLoadError),
     #[error("tree file: {0}; restore this member from a backup or a peer")]
     Cluster(String),
     #[error(
@@ -72,6 +75,7 @@ pub(super) const FOUNDED: Applied = Applied { index: 1, term: 1 };
 pub struct Opened {
     pub tree: Tree,
     pub store: Store<Snapshot>,
+    pub leases: LeaseTable,
     pub reader: Reader<Snapshot>,
     pub wal: wal::Log,
     pub raft: Raft,
@@ -96,16 +100,27 @@ pub fn open(config: &Config, dir: &DataDir, net_cores: usize) -> Result<Opened, 
     } = find(config, dir, &wal_options)?;
     let (mut tree, snapshot, _) = tree.open()?;
     let indexing = Instant::now();
-    let (mut store, reader, report) = Store::open(snapshot, mvcc::Options::default())?;
+    let (mut store, reader, mut report) = Store::open(snapshot, mvcc::Options::default())?;
+    let lease_keys = std::mem::take(&mut report.lease_keys);
+    let (leases, held) =
+        LeaseTable::load(store.tree(), lease_keys, config.lease_ttl_min_s(), seed())?;
     tracing::info!(
         keys = report.keys,
         revisions = report.revisions,
         revision = store.revision(),
         compact_revision = store.compact_revision(),
         consistent_index = report.applied.index,
+        leases = held.leases,
+        keys_with_leases = held.attached_keys,
         took = ?indexing.elapsed(),
         "built the key index"
     );
+    if held.dangling_keys > 0 {
+        tracing::warn!(
+            keys = held.dangling_keys,
+            "keys name a lease that does not exist; they stay until they are written or deleted"
+        );
+    }
 
     let opening = Instant::now();
     let (log, recovered) = log.open()?;
@@ -133,6 +148,7 @@ pub fn open(config: &Config, dir: &DataDir, net_cores: usize) -> Result<Opened, 
         cluster_id: metadata.cluster_id,
         member_id: metadata.member_id,
         life: life(),
+        lease_ids: lease_ids_from(metadata.member_id, unix_ms()).into(),
         progress: Progress::default(),
         cluster: ArcSwap::from_pointee(view),
         waits_for_apply: (0..net_cores).map(|_| Default::default()).collect(),
@@ -145,6 +161,7 @@ pub fn open(config: &Config, dir: &DataDir, net_cores: usize) -> Result<Opened, 
     Ok(Opened {
         tree,
         store,
+        leases,
         reader,
         wal: log,
         raft,
@@ -317,6 +334,11 @@ fn report_log(report: &wal::OpenReport, entries_to_apply: u64, took: Duration) {
 fn life() -> u16 {
     // 63 significant bits in every request id, like etcd's, so that size limits agree to the byte.
     seed() as u16 & 0x7fff | 0x4000
+}
+
+fn unix_ms() -> u64 {
+    let since = std::time::SystemTime::UNIX_EPOCH.elapsed();
+    since.map_or(0, |since| since.as_millis() as u64)
 }
 
 pub(super) fn seed() -> u64 {

@@ -51,6 +51,9 @@ pub enum Body<'a> {
     Alarm(#[rkyv(with = AsBox)] Alarm),
     ClusterVersionSet(#[rkyv(with = AsBox)] ClusterVersionSet<'a>),
     MemberAttrSet(#[rkyv(with = AsBox)] MemberAttrSet<'a>),
+    LeaseGrant(#[rkyv(with = AsBox)] LeaseGrant),
+    LeaseRevoke(#[rkyv(with = AsBox)] LeaseRevoke),
+    LeaseCheckpoint(#[rkyv(with = AsBox)] LeaseCheckpoint<'a>),
 }
 
 #[derive(Archive, Serialize, Clone, Copy, Default, Debug)]
@@ -192,6 +195,33 @@ pub struct Url<'a> {
     pub url: &'a str,
 }
 
+#[derive(Archive, Serialize, Clone, Copy, Default, Debug)]
+pub struct LeaseGrant {
+    /// Chosen by the client, or by the member that took the request; not 0.
+    pub id: i64,
+    /// In seconds, with the minimum of the member that took the request applied.
+    pub ttl_s: i64,
+}
+
+#[derive(Archive, Serialize, Clone, Copy, Default, Debug)]
+pub struct LeaseRevoke {
+    pub id: i64,
+}
+
+/// What a leader knows of the remaining time of some leases.
+#[derive(Archive, Serialize, Clone, Copy, Default, Debug)]
+pub struct LeaseCheckpoint<'a> {
+    #[rkyv(with = InlineAsBox)]
+    pub leases: &'a [LeaseRemaining],
+}
+
+#[derive(Archive, Serialize, Clone, Copy, Default, Debug)]
+pub struct LeaseRemaining {
+    pub id: i64,
+    /// In seconds; 0 takes an earlier checkpoint back.
+    pub remaining_ttl_s: i64,
+}
+
 impl Command<'_> {
     /// No archive of this command is longer. Exact but for alignment, which is counted at its worst.
     pub fn archived_bytes_max(&self) -> usize {
@@ -247,6 +277,12 @@ impl Body<'_> {
                         .iter()
                         .map(|url| slack(size_of::<ArchivedUrl<'static>>()) + slack(url.url.len()))
                         .sum::<usize>()
+            }
+            Body::LeaseGrant(_) => slack(size_of::<ArchivedLeaseGrant>()),
+            Body::LeaseRevoke(_) => slack(size_of::<ArchivedLeaseRevoke>()),
+            Body::LeaseCheckpoint(checkpoint) => {
+                slack(size_of::<ArchivedLeaseCheckpoint<'static>>())
+                    + slack(checkpoint.leases.len() * size_of::<ArchivedLeaseRemaining>())
             }
         }
     }

@@ -15,8 +15,9 @@ pub use arena::{BLOCK_BYTES, CommandArena};
 pub use layout::{
     Alarm, ArchivedAlarm, ArchivedBody, ArchivedBranches, ArchivedClusterVersionSet,
     ArchivedCommand, ArchivedCompact, ArchivedCompare, ArchivedDeleteRange, ArchivedHeader,
+    ArchivedLeaseCheckpoint, ArchivedLeaseGrant, ArchivedLeaseRemaining, ArchivedLeaseRevoke,
     ArchivedMemberAttrSet, ArchivedOp, ArchivedPut, ArchivedRange, ArchivedSpan, ArchivedTxn,
     ArchivedUrl, Body, Branches, ClusterVersionSet, Command, CommandView, Compact, Compare,
-    DeleteRange, Header, LAYOUT_VERSION, MemberAttrSet, Op, Put, Range, Span, TXN_DEPTH_MAX, Txn,
-    Url,
+    DeleteRange, Header, LAYOUT_VERSION, LeaseCheckpoint, LeaseGrant, LeaseRemaining, LeaseRevoke,
+    MemberAttrSet, Op, Put, Range, Span, TXN_DEPTH_MAX, Txn, Url,
 };

@@ -177,15 +177,24 @@ impl LeaseClock {
         if !self.is_primary {
             return Renewal::NotPrimary;
         }
+        let has_checkpoint = table.checkpoint_s(id).is_some_and(|left_s| left_s > 0);
+        let is_due = self.ends_ns(id).is_some_and(|ends_ns| ends_ns <= now_ns);
+        if has_checkpoint && !is_due && self.settings.checkpoint_interval_ns.is_some() {
+            return Renewal::NeedsCheckpoint;
+        }
+        self.renew_as_it_is(table, id, now_ns)
+    }
+
+    /// The same without asking for a checkpoint to be taken back, because it was, or could not be.
+    pub fn renew_as_it_is(&mut self, table: &LeaseTable, id: LeaseId, now_ns: u64) -> Renewal {
+        if !self.is_primary {
+            return Renewal::NotPrimary;
+        }
         let (Some(times), Some(ttl_s)) = (self.times.get(&id), table.ttl_s(id)) else {
             return Renewal::Unknown;
         };
         if times.ends_ns <= now_ns {
             return Renewal::Expired;
-        }
-        let has_checkpoint = table.checkpoint_s(id).is_some_and(|left_s| left_s > 0);
-        if has_checkpoint && self.settings.checkpoint_interval_ns.is_some() {
-            return Renewal::NeedsCheckpoint;
         }
         self.refresh(table, id, now_ns);
         Renewal::Renewed { ttl_s }

@@ -9,6 +9,7 @@ mod decode;
 mod encode;
 mod field;
 mod key_value;
+mod lease;
 mod request;
 mod size;
 mod txn;
@@ -20,6 +21,10 @@ pub use encode::{
     put_range_kv_parts, put_range_stream_response, range_kv_len,
 };
 pub use key_value::{KeyValueParts, KeyValueRef};
+pub use lease::{
+    put_lease_grant_response, put_lease_keep_alive_response, put_lease_leases_response,
+    put_lease_revoke_response, put_lease_time_to_live_response,
+};
 pub use request::{CompactionRequestRef, DeleteRangeRequestRef, PutRequestRef, RangeRequestRef};
 pub use size::{RequestEnvelope, etcd_request_bytes};
 pub use txn::{CompareRef, CompareUnion, OpRef, TXN_DEPTH_MAX, TxnLens, TxnRequestRef};

@@ -190,6 +190,12 @@ pub(super) fn txn(
                 {
                     return Err(EtcdError::KeyNotFound);
                 }
+                let kept = live(store, &r.key, b"", store.revision)
+                    .pop()
+                    .map_or(0, |record| record.lease);
+                if r.ignore_lease && kept != 0 && !store.leases.contains(&kept) {
+                    return Err(EtcdError::LeaseNotFound);
+                }
             }
             _ => {}
         }

@@ -22,11 +22,17 @@ fn lease() -> impl Strategy<Value = i64> {
     prop_oneof![6 => Just(0), 2 => Just(5), 1 => Just(6)]
 }
 
-/// Lease 5 exists, lease 6 does not.
+/// Lease 5 exists, lease 6 does not, and some keys still name it.
 fn store() -> impl Strategy<Value = ModelStore> {
     let change = (
         key(),
-        prop::option::weighted(0.8, (value(), prop_oneof![Just(0), Just(5)])),
+        prop::option::weighted(
+            0.8,
+            (
+                value(),
+                prop_oneof![4 => Just(0), 4 => Just(5), 1 => Just(6)],
+            ),
+        ),
     );
     (prop::collection::vec(change, 0..14), -1..6i64).prop_map(|(changes, compacted)| {
         let mut store = ModelStore::default();
