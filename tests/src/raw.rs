@@ -10,6 +10,7 @@ use std::future::{Future, poll_fn};
 use std::time::Duration;
 
 use bytes::{Buf, BufMut, Bytes};
+use futures_core::Stream;
 use http_body_util::BodyExt;
 use prost::Message;
 use tonic::body::Body;
@@ -212,6 +213,27 @@ impl Client {
                 parts.push(part.range_response.unwrap_or_default());
             }
             Ok(parts)
+        };
+        within_bound(path, call).await
+    }
+
+    /// Opens a call whose both sides send any number of messages.
+    pub(crate) async fn open_stream(
+        &mut self,
+        path: &'static str,
+        requests: impl Stream<Item = Bytes> + Send + 'static,
+    ) -> Answer<Streaming<Bytes>> {
+        let call = async {
+            self.grpc
+                .ready()
+                .await
+                .map_err(|error| Status::unavailable(format!("{error:?}")))?;
+            let path = http::uri::PathAndQuery::from_static(path);
+            let reply = self
+                .grpc
+                .streaming(Request::new(requests), path, Plain)
+                .await?;
+            Ok(reply.into_inner())
         };
         within_bound(path, call).await
     }

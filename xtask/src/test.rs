@@ -17,6 +17,7 @@ const SUITES: &[&str] = &[
     "go_client",
     "rust_client",
     "limits_and_errors",
+    "lease",
     "differential",
     "both_ways",
     "disk_full",
