@@ -1,11 +1,10 @@
-//! Leases on the apply core: the table changes with entries, the leader's clock says when leases end, and net cores ask.
+//! Leases on the apply core: the leader's clock says when leases end, and net cores ask. Entries about leases are carried
+//! out in [`super::lease_entries`].
 //!
 //! Ends of leases become proposals, one for each lease, in bounded number ([`REVOKES_IN_FLIGHT_MAX`] in flight, looked
-//! at every [`BUSY_LOOK`]); a proposal that was lost is made again. Deleting a lease's keys, its record and the lease is
-//! one transaction of the store at one revision, in key order, as etcd does it.
+//! at every [`BUSY_LOOK`]); a proposal that was lost is made again.
 //!
-//! Always true here: applying an entry reads the table, the store and the entry, never the clock; the clock is told
-//! afterwards. A question is answered from the state after some entry, at the end of a pass, so its answer shows
+//! Always true here: the clock decides what is proposed and what is answered, never what an entry does. A question is answered from the state after some entry, at the end of a pass, so its answer shows
 //! everything that was acknowledged before it was asked. Questions that wait are those of calls that net cores bound.
 
 use std::cell::RefCell;
@@ -13,26 +12,17 @@ use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 use std::time::Duration;
 
-use storage::command::{
-    ArchivedLeaseCheckpoint, ArchivedLeaseGrant, ArchivedLeaseRevoke, Body, LeaseCheckpoint,
-    LeaseRemaining, LeaseRevoke,
-};
+use storage::command::{Body, LeaseCheckpoint, LeaseRemaining, LeaseRevoke};
 use storage::lease::{
-    Checkpoint, ClockSettings, LeaseClock, LeaseError, LeaseId, LeaseTable, REVOKES_IN_FLIGHT_MAX,
-    Renewal, bucket_key,
+    Checkpoint, ClockSettings, LeaseClock, LeaseId, LeaseTable, REVOKES_IN_FLIGHT_MAX, Renewal,
 };
-use storage::mvcc::{Applied, Bucket};
 use wire::error::EtcdError;
-use wire::kv::{put_lease_grant_response, put_lease_revoke_response};
 
-use crate::kv;
-use crate::kv::store::{KeyRange, WriteTxn};
 use crate::pipeline::{
     Inbox, LeaseAnswer, LeaseAsk, LeaseCaller, LeaseFound, LeaseSaid, LeaseWhat, NetId, RequestId,
     ToNet,
 };
 use crate::runtime::sleep;
-use crate::store::Writes;
 
 use super::stage::ApplyStage;
 
@@ -69,16 +59,16 @@ pub struct LeaseSettings {
 
 /// A keepalive that waits.
 #[derive(Clone, Copy)]
-struct Waiting {
+pub(super) struct Waiting {
     net: usize,
     caller: LeaseCaller,
     place: u64,
 }
 
 /// A checkpoint that is being taken back, and the keepalives that wait for it.
-struct TakingBack {
+pub(super) struct TakingBack {
     until_ns: u64,
-    waiting: Vec<Waiting>,
+    pub(super) waiting: Vec<Waiting>,
 }
 
 /// A list in the making.
@@ -92,8 +82,8 @@ struct Listing {
 
 pub struct Leases {
     pub(super) table: LeaseTable,
-    clock: LeaseClock,
-    settings: LeaseSettings,
+    pub(super) clock: LeaseClock,
+    pub(super) settings: LeaseSettings,
     /// By net core.
     asks: Vec<Inbox<Vec<LeaseAsk>>>,
     answers: Vec<Vec<LeaseAnswer>>,
@@ -101,12 +91,12 @@ pub struct Leases {
     parked: VecDeque<(u64, usize, LeaseAsk)>,
     /// Wait until their lease, which is due, is gone.
     ending: BTreeMap<LeaseId, Vec<Waiting>>,
-    taking_back: BTreeMap<LeaseId, TakingBack>,
+    pub(super) taking_back: BTreeMap<LeaseId, TakingBack>,
     listings: VecDeque<Listing>,
     /// The checkpoint entry under way and when it counts as lost.
-    checkpointing: Option<(RequestId, u64)>,
+    pub(super) checkpointing: Option<(RequestId, u64)>,
     expired: Vec<LeaseId>,
-    record: Vec<u8>,
+    pub(super) record: Vec<u8>,
 }
 
 impl Leases {
@@ -178,7 +168,7 @@ impl Leases {
     }
 
     /// A lease is gone: who asked to keep it alive learns it.
-    fn on_gone(&mut self, id: LeaseId) {
+    pub(super) fn on_gone(&mut self, id: LeaseId) {
         self.clock.on_revoked(id);
         let ending = self.ending.remove(&id).unwrap_or_default();
         let taking_back = self.taking_back.remove(&id);
@@ -192,134 +182,6 @@ impl Leases {
 }
 
 impl ApplyStage {
-    pub(super) fn apply_lease_grant(
-        &mut self,
-        applied: Applied,
-        grant: &ArchivedLeaseGrant,
-    ) -> Result<(), EtcdError> {
-        let id = LeaseId(grant.id.to_native());
-        let granted = match self.leases.table.grant(id, grant.ttl_s.to_native()) {
-            Ok(granted) => granted,
-            Err(error) => {
-                self.store.set_applied(applied);
-                return Err(refusal(error));
-            }
-        };
-        self.store_lease(applied, &[id]);
-        let leases = &mut self.leases;
-        leases.clock.on_granted(&leases.table, id, self.now_ns);
-        self.metrics.counters.lease_granted.inc();
-        let ttl = &self.metrics.histograms.lease_ttl;
-        ttl.observe_value(granted.ttl_s as f64);
-        let header = self.header();
-        put_lease_grant_response(&mut self.scratch, &header, id.0, granted.ttl_s);
-        // As with puts: the lease stands, the client learns that space is short.
-        if self.is_over_quota(kv::quota::LEASE_COST) {
-            let alarms = self.shared.cluster.load();
-            self.raise_no_space(&alarms);
-            return Err(EtcdError::NoSpace);
-        }
-        Ok(())
-    }
-
-    pub(super) fn apply_lease_revoke(
-        &mut self,
-        applied: Applied,
-        revoke: &ArchivedLeaseRevoke,
-        request: RequestId,
-    ) -> Result<(), EtcdError> {
-        let id = LeaseId(revoke.id.to_native());
-        let keys = match self.leases.table.revoke(id) {
-            Ok(keys) => keys,
-            Err(error) => {
-                self.store.set_applied(applied);
-                return Err(refusal(error));
-            }
-        };
-        {
-            let mut writes = Writes::new(&mut self.store, &mut self.leases.table, applied);
-            for key in &keys {
-                writes.delete_range(KeyRange::new(key, b""), &mut |_| {});
-            }
-            writes.txn.delete_bucket(Bucket::Lease, &bucket_key(id));
-            self.metrics.count_writes(&writes.counts);
-            writes.txn.commit();
-        }
-        self.leases.on_gone(id);
-        self.metrics.counters.lease_revoked.inc();
-        if self.is_own(request) {
-            self.metrics.counters.lease_expired.inc();
-        }
-        let header = self.header();
-        put_lease_revoke_response(&mut self.scratch, &header);
-        Ok(())
-    }
-
-    pub(super) fn apply_lease_checkpoint(
-        &mut self,
-        applied: Applied,
-        checkpoint: &ArchivedLeaseCheckpoint<'_>,
-        request: RequestId,
-    ) {
-        let mut noted = Vec::new();
-        for lease in checkpoint.leases.iter() {
-            let id = LeaseId(lease.id.to_native());
-            let remaining_ttl_s = lease.remaining_ttl_s.to_native();
-            if self.leases.table.checkpoint(id, remaining_ttl_s) {
-                noted.push(id);
-            }
-        }
-        if self.leases.settings.keeps_checkpoints || self.is_cluster_at_least_3_6() {
-            self.store_lease(applied, &noted);
-        } else {
-            self.store.set_applied(applied);
-        }
-        let now_ns = self.now_ns;
-        let leases = &mut self.leases;
-        if leases
-            .checkpointing
-            .is_some_and(|(under_way, _)| under_way == request)
-        {
-            leases.checkpointing = None;
-        }
-        for id in noted {
-            let leases = &mut self.leases;
-            leases.clock.on_checkpointed(&leases.table, id, now_ns);
-            let is_taken_back = leases.table.checkpoint_s(id) == Some(0);
-            if is_taken_back && let Some(held) = leases.taking_back.remove(&id) {
-                for keep_alive in held.waiting {
-                    self.renew(keep_alive, id, true);
-                }
-            }
-        }
-    }
-
-    /// From 3.6 on every member of the cluster keeps checkpoints in the lease's record.
-    fn is_cluster_at_least_3_6(&self) -> bool {
-        let cluster = self.shared.cluster.load();
-        let mut numbers = cluster.cluster_version.split('.').map(str::parse::<u32>);
-        let mut next = || numbers.next().and_then(Result::ok).unwrap_or(0);
-        (3, 6) <= (next(), next())
-    }
-
-    /// Writes the records of these leases as they are now.
-    fn store_lease(&mut self, applied: Applied, ids: &[LeaseId]) {
-        let leases = &mut self.leases;
-        let mut txn = self.store.begin(applied);
-        for &id in ids {
-            let record = leases.table.record(id).expect("changed just now");
-            leases.record.clear();
-            record.encode_into(&mut leases.record);
-            txn.put_bucket(Bucket::Lease, &bucket_key(id), &leases.record);
-        }
-        txn.commit();
-    }
-
-    /// Whether this life of this member proposed it about leases.
-    fn is_own(&self, request: RequestId) -> bool {
-        request.life() == self.shared.life && request.net() == NetId::LEASES
-    }
-
     /// Answers what can be answered, and works on one list; true if there is more to do.
     pub(super) fn serve_leases(&mut self) -> bool {
         let is_leader = self.shared.leader() == self.shared.member_id;
@@ -423,7 +285,7 @@ impl ApplyStage {
     }
 
     /// Renews a lease, or has the keepalive wait for what comes first.
-    fn renew(&mut self, keep_alive: Waiting, id: LeaseId, is_taken_back: bool) {
+    pub(super) fn renew(&mut self, keep_alive: Waiting, id: LeaseId, is_taken_back: bool) {
         let now_ns = self.now_ns;
         let leases = &mut self.leases;
         let renewal = match is_taken_back {
@@ -588,13 +450,5 @@ impl ApplyStage {
                 self.renew(keep_alive, id, true);
             }
         }
-    }
-}
-
-fn refusal(error: LeaseError) -> EtcdError {
-    match error {
-        LeaseError::NotFound => EtcdError::LeaseNotFound,
-        LeaseError::Exists => EtcdError::LeaseExists,
-        LeaseError::TtlTooLarge => EtcdError::LeaseTtlTooLarge,
     }
 }

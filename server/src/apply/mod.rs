@@ -14,6 +14,7 @@ mod commits;
 mod committer;
 mod compaction;
 mod describe;
+mod lease_entries;
 mod leases;
 mod membership;
 mod schedule;
