@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
+use storage::lease::{LeaseId, LeaseRecord, LeaseTable, bucket_key};
 use storage::mvcc::{self, Bucket, ReadError, Reader, StoredMeta, TreeSnapshot};
 use storage::tree::{self, Snapshot, SumsState};
 use storage::wal::Recovered;
@@ -36,6 +37,8 @@ pub fn found(
     let applied = report.applied.index;
     equal("state of the sums", sums, SumsState::Verified)?;
     tree_holds(ledger, snapshot, applied)?;
+    let attached = ledger.state(applied).attachments();
+    equal("what is attached", &report.lease_keys, &attached)?;
     ensure(ledger.persisted <= applied, || {
         let persisted = ledger.persisted;
         format!("the tree was committed at {persisted} and is at {applied}")
@@ -110,6 +113,22 @@ fn tree_holds(ledger: &Ledger, snapshot: &Snapshot, applied: u64) -> Verdict {
             )
         },
     )?;
+    let mut leases = BTreeMap::new();
+    let scanned = snapshot.scan(Bucket::Lease, b"", &mut |key, value| {
+        leases.insert(key.to_vec(), LeaseRecord::decode(value));
+        ControlFlow::Continue(())
+    });
+    scanned.map_err(|error| error.to_string())?;
+    let wanted = state.leases.iter().map(|(&id, &ttl_s)| {
+        let id = LeaseId(id);
+        let record = LeaseRecord {
+            id,
+            ttl_s,
+            remaining_ttl_s: 0,
+        };
+        (bucket_key(id).to_vec(), Some(record))
+    });
+    equal("the bucket of leases", leases, wanted.collect())?;
     let (least, most) = (state.bucket(scheduled), state.bucket(finished));
     for (key, value) in &least {
         ensure(records.get(key) == Some(value), || {
@@ -162,6 +181,24 @@ pub fn serves(ledger: &Ledger, reader: &Reader<Snapshot>, applied: u64) -> Verdi
         equal("a read below it", refused, Err(wanted))?;
     }
     Ok(())
+}
+
+/// The lease table is as it should be after `applied`.
+pub fn holds_leases(ledger: &Ledger, table: &LeaseTable, applied: u64) -> Verdict {
+    let state = ledger.state(applied);
+    let ids: Vec<i64> = table.ids_after(None).map(|id| id.0).collect();
+    equal("the leases", ids, state.leases.keys().copied().collect())?;
+    let mut attached = Vec::new();
+    for id in table.ids_after(None) {
+        equal(
+            "a time to live",
+            table.ttl_s(id),
+            state.leases.get(&id.0).copied(),
+        )?;
+        attached.extend(table.keys(id).iter().map(|key| (Box::from(&**key), id.0)));
+    }
+    attached.sort();
+    equal("what is attached", attached, state.attachments())
 }
 
 /// Everything is in the tree and every compaction has ended.

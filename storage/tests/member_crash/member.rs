@@ -14,9 +14,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use storage::command::{
-    ArchivedBody, Body, Command, CommandArena, Compact, DeleteRange, Header, Put, access,
+    ArchivedBody, Body, Command, CommandArena, Compact, DeleteRange, Header, LeaseGrant,
+    LeaseRevoke, Put, access,
 };
 use storage::device::{CrashDisk, Directory};
+use storage::lease::{LeaseId, LeaseTable, bucket_key};
 use storage::mvcc::{
     self, Applied, Bucket, Change, CompactProgress, Frozen, KeyRange, Reader, Store,
 };
@@ -72,6 +74,7 @@ pub struct Member {
 struct Front {
     log: Log,
     store: Store<Snapshot>,
+    leases: LeaseTable,
     reader: Reader<Snapshot>,
     rng: Rng,
     habit: Habit,
@@ -135,6 +138,8 @@ impl Member {
         let (tree, snapshot, tree_report) = Tree::open(files, tree_options()).map_err(stopped)?;
         let (store, reader, report) =
             Store::open(snapshot.clone(), store_options()).map_err(stopped)?;
+        let attached = report.lease_keys.clone();
+        let (leases, _) = LeaseTable::load(&snapshot, attached, 1, seed).map_err(stopped)?;
 
         let folder: Arc<dyn Directory> = Arc::new(disk.folder("wal"));
         let mut evidence = Evidence::default();
@@ -173,6 +178,7 @@ impl Member {
         let front = Front {
             log,
             store,
+            leases,
             reader,
             rng,
             habit,
@@ -225,7 +231,8 @@ impl Member {
     pub fn serves(&self, ledger: &Ledger) -> Result<(), Halt> {
         let front = &self.front;
         let applied = front.store.applied().index;
-        check::serves(ledger, &front.reader, applied).map_err(Halt::Wrong)
+        check::serves(ledger, &front.reader, applied).map_err(Halt::Wrong)?;
+        check::holds_leases(ledger, &front.leases, applied).map_err(Halt::Wrong)
     }
 
     /// Leaves so much of the log's room to what was accepted before, once the disk is full.
@@ -464,6 +471,11 @@ impl Front {
                 revision: *revision,
                 physical: false,
             }),
+            Order::Grant(id, ttl_s) => Body::LeaseGrant(LeaseGrant {
+                id: *id,
+                ttl_s: *ttl_s,
+            }),
+            Order::Revoke(id) => Body::LeaseRevoke(LeaseRevoke { id: *id }),
             Order::Found | Order::Nothing => unreachable!("never proposed"),
         };
         let payload = self.arena.encode(&Command { header, body });
@@ -474,12 +486,14 @@ impl Front {
     fn order(&mut self) -> Order {
         let rng = &mut self.rng;
         let key = |number: u64| format!("key/{number:02}").into_bytes();
-        match rng.below(24) {
+        match rng.below(30) {
+            24..27 => Order::Grant(1 + rng.below(3) as i64, 60 + rng.below(60) as i64),
+            27..29 => Order::Revoke(1 + rng.below(3) as i64),
             0..3 => {
                 let from = rng.below(10);
                 Order::Delete(key(from), key(from + 1 + rng.below(4)))
             }
-            3 => Order::Compact(self.store.revision() - rng.below(6) as i64),
+            3 | 29 => Order::Compact(self.store.revision() - rng.below(6) as i64),
             choice => {
                 let bytes = match choice {
                     4 => 1500 + rng.below(3000),
@@ -487,10 +501,17 @@ impl Front {
                     _ => rng.below(200),
                 };
                 let first = rng.next();
+                // A lease that is there now; by the time the entry is applied it may be gone.
+                let lease = 1 + rng.below(3) as i64;
+                let lease = if self.leases.contains(LeaseId(lease)) {
+                    lease
+                } else {
+                    0
+                };
                 Order::Put {
                     key: key(rng.below(12)),
                     value: (0..bytes).map(|n| (first + n) as u8).collect(),
-                    lease: rng.below(3) as i64,
+                    lease,
                 }
             }
         }
@@ -622,14 +643,42 @@ impl Front {
         let command = access(payload).map_err(|error| Halt::Wrong(error.to_string()))?;
         match &command.body {
             ArchivedBody::Put(put) => {
+                let lease = LeaseId(put.lease.to_native());
+                if !lease.is_none() && !self.leases.contains(lease) {
+                    self.store.set_applied(applied);
+                    return Ok(());
+                }
                 let mut txn = self.store.begin(applied);
-                txn.put(&put.key, &put.value, put.lease.to_native());
+                txn.put(&put.key, &put.value, lease.0);
                 txn.commit();
+                self.leases.on_put(&put.key, lease);
             }
             ArchivedBody::DeleteRange(delete) => {
                 let mut txn = self.store.begin(applied);
                 let range = KeyRange::new(&delete.key, &delete.range_end);
-                txn.delete_range(range, &mut |_| {});
+                txn.delete_range(range, &mut |item| self.leases.on_delete(item.key));
+                txn.commit();
+            }
+            ArchivedBody::LeaseGrant(grant) => {
+                let id = LeaseId(grant.id.to_native());
+                let mut txn = self.store.begin(applied);
+                if self.leases.grant(id, grant.ttl_s.to_native()).is_ok() {
+                    let mut record = Vec::new();
+                    let granted = self.leases.record(id).expect("granted just now");
+                    granted.encode_into(&mut record);
+                    txn.put_bucket(Bucket::Lease, &bucket_key(id), &record);
+                }
+                txn.commit();
+            }
+            ArchivedBody::LeaseRevoke(revoke) => {
+                let id = LeaseId(revoke.id.to_native());
+                let mut txn = self.store.begin(applied);
+                if let Ok(keys) = self.leases.revoke(id) {
+                    for key in keys {
+                        txn.delete_range(KeyRange::new(&key, b""), &mut |_| {});
+                    }
+                    txn.delete_bucket(Bucket::Lease, &bucket_key(id));
+                }
                 txn.commit();
             }
             ArchivedBody::Compact(compact) => {

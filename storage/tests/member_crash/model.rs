@@ -42,6 +42,10 @@ pub enum Order {
     /// From and to (not included).
     Delete(Vec<u8>, Vec<u8>),
     Compact(i64),
+    /// Lease and time to live; refused if it exists.
+    Grant(i64, i64),
+    /// A lease that ends with its keys, if it exists.
+    Revoke(i64),
 }
 
 #[derive(Clone, Debug)]
@@ -108,6 +112,10 @@ pub struct State {
     pub revision: i64,
     /// Accepted, in order.
     pub compactions: Vec<i64>,
+    /// Leases and their times to live.
+    pub leases: BTreeMap<i64, i64>,
+    /// Keys that ended with their lease.
+    pub ended: i64,
 }
 
 impl State {
@@ -118,7 +126,16 @@ impl State {
     fn apply(&mut self, order: &Order) {
         match order {
             Order::Found | Order::Nothing => {}
-            Order::Put { key, value, lease } => self.put(key, value, *lease),
+            // With a lease that does not exist it is refused.
+            Order::Put { key, value, lease } => {
+                if *lease == 0 || self.leases.contains_key(lease) {
+                    self.put(key, value, *lease);
+                }
+            }
+            Order::Grant(id, ttl) => {
+                self.leases.entry(*id).or_insert(*ttl);
+            }
+            Order::Revoke(id) => self.revoke(*id),
             Order::Delete(from, to) => self.delete(from, to),
             Order::Compact(revision) => {
                 if self.compact_revision() < *revision && *revision <= self.revision {
@@ -160,6 +177,31 @@ impl State {
         self.revision += i64::from(sub > 0);
     }
 
+    fn revoke(&mut self, id: i64) {
+        if self.leases.remove(&id).is_none() {
+            return;
+        }
+        let main = self.revision + 1;
+        let mut sub = 0;
+        for history in self.history.values_mut() {
+            if lease_of(history) == Some(id) {
+                history.push((Revision::new(main, sub), None));
+                sub += 1;
+            }
+        }
+        self.ended += sub;
+        self.revision += i64::from(sub > 0);
+    }
+
+    /// Living keys with a lease, in order, each with its lease.
+    pub fn attachments(&self) -> Vec<(Box<[u8]>, i64)> {
+        let attached = self.history.iter().filter_map(|(key, history)| {
+            let lease = lease_of(history).filter(|lease| *lease != 0)?;
+            Some((key.as_slice().into(), lease))
+        });
+        attached.collect()
+    }
+
     /// The key's record at a revision.
     pub fn at(&self, key: &[u8], at: i64) -> Option<&[u8]> {
         let history = self.history.get(key)?;
@@ -190,4 +232,10 @@ impl State {
         }
         bucket
     }
+}
+
+/// The lease of a living key.
+fn lease_of(history: &History) -> Option<i64> {
+    let record = history.last()?.1.as_deref()?;
+    Some(KeyValue::parse(record).expect("encoded here").lease)
 }

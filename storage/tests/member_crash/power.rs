@@ -32,6 +32,7 @@ fn whole(seed: u64, steps: usize) -> Vec<Operation> {
         records.any(|(_, record)| record.is_none()),
         "seed {seed} never deletes"
     );
+    assert!(0 < state.ended, "seed {seed}: no key ends with its lease");
     let journal = disk.journal();
     let is_meta = |operation: &&Operation| {
         matches!(operation, Operation::Write { name, offset, .. }
