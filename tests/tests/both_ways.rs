@@ -9,6 +9,7 @@ use std::fs;
 use std::path::Path;
 
 use pilaster_tests::content::{Content, write_some};
+use pilaster_tests::pb::PutRequest;
 use pilaster_tests::server::scratch_dir;
 use pilaster_tests::{Client, Kind, Options, Server, kind, raw, tool};
 
@@ -19,7 +20,7 @@ fn etcd_reads_what_the_subject_wrote() {
     let Some(etcdutl) = kind::peer("3.7.1/etcdutl") else {
         return;
     };
-    let (db, content) = make_db(Kind::subject());
+    let (db, content, leases) = make_db(Kind::subject());
     let file = db.path().join("db");
     // A record of ours that etcd and its tools must carry along.
     let bytes = fs::read(&file).expect("there");
@@ -45,7 +46,7 @@ fn etcd_reads_what_the_subject_wrote() {
     let restored = scratch_dir();
     let mut server = restore(&file, restored.path(), Kind::Etcd371);
     server.launch();
-    judge(&server, &content);
+    judge(&server, &content, &leases);
 }
 
 #[test]
@@ -98,7 +99,7 @@ fn adopt(from: Kind) {
     if kind::peer(&format!("{}/etcd", &from.name()[5..])).is_none() {
         return;
     }
-    let (db, content) = make_db(from);
+    let (db, content, leases) = make_db(from);
     let file = db.path().join("db");
     let home = scratch_dir();
     let mut server = if Kind::subject().is_pilaster() {
@@ -110,7 +111,7 @@ fn adopt(from: Kind) {
         restore(&file, home.path(), Kind::subject())
     };
     server.launch();
-    judge(&server, &content);
+    judge(&server, &content, &leases);
     // It is now the subject's own store: it survives a restart and goes on from there.
     server.terminate();
     server.launch();
@@ -135,18 +136,65 @@ fn adopt(from: Kind) {
 }
 
 /// A data file with history, its server stopped in order, and what clients saw in it.
-fn make_db(from: Kind) -> (tempfile::TempDir, Content) {
+fn make_db(from: Kind) -> (tempfile::TempDir, Content, Leases) {
     let mut server = Server::start(Options::new(from));
-    let content = raw::block_on(async {
+    let (content, leases) = raw::block_on(async {
         let mut client = Client::connect(&server).await;
         let first = write_some(&mut client, SEED).await;
-        Content::read(&mut client, first).await
+        lease_some(&mut client).await;
+        let leases = read_leases(&mut client).await;
+        (Content::read(&mut client, first).await, leases)
     });
     server.terminate();
     let copy = scratch_dir();
     fs::copy(server.db_file(), copy.path().join("db")).expect("a stopped server leaves its file");
     println!("{} wrote {}", from.name(), content.describe());
-    (copy, content)
+    (copy, content, leases)
+}
+
+/// Leases in order of their ids: id, granted time to live, attached keys.
+type Leases = Vec<(i64, i64, Vec<Vec<u8>>)>;
+
+/// Grants leases and attaches, moves, detaches and deletes keys.
+async fn lease_some(client: &mut Client) {
+    for (id, ttl) in [
+        (1, 1_000_000),
+        (-2, 2_000_000),
+        (i64::MAX, 9_000_000_000),
+        (4, 1_000),
+    ] {
+        client.grant(id, ttl).await.expect("a grant");
+        for key in 0..5 {
+            let put = PutRequest {
+                lease: id,
+                ..raw::put(format!("leased/{id}/{key}"), "v")
+            };
+            client.put(&put).await.expect("a put");
+        }
+    }
+    let moved = PutRequest {
+        lease: -2,
+        ..raw::put("leased/1/0", "moved")
+    };
+    client.put(&moved).await.expect("a put");
+    client
+        .put(&raw::put("leased/1/1", "detached"))
+        .await
+        .expect("a put");
+    client.revoke(4).await.expect("a revocation");
+}
+
+async fn read_leases(client: &mut Client) -> Leases {
+    let mut leases = Vec::new();
+    for lease in client.leases().await.expect("an answer").leases {
+        let found = client
+            .time_to_live(lease.id, true)
+            .await
+            .expect("an answer");
+        leases.push((lease.id, found.granted_ttl, found.keys));
+    }
+    leases.sort();
+    leases
 }
 
 /// Restores a data file with etcdutl for a server of `kind`, prepared and not yet launched.
@@ -178,7 +226,7 @@ fn restore_with(etcdutl: &Path, file: &Path, home: &Path, kind: Kind) -> Server 
 }
 
 /// The server shows the same content, and its next write is the next revision.
-fn judge(server: &Server, content: &Content) {
+fn judge(server: &Server, content: &Content, leases: &Leases) {
     raw::block_on(async {
         let mut client = Client::connect(server).await;
         let found = Content::read(&mut client, content.first).await;
@@ -187,6 +235,11 @@ fn judge(server: &Server, content: &Content) {
             assert_eq!(ours, theirs, "the keys at revision {}", theirs.0);
         }
         assert_eq!(found.hash, content.hash, "HashKV");
+        assert_eq!(read_leases(&mut client).await, *leases, "leases");
+        // They live on.
+        let mut stream = client.keep_alives().await;
+        stream.send(1);
+        assert_eq!(stream.ttl(1).await, 1_000_000);
         let put = client
             .put(&raw::put("after the move", "x"))
             .await

@@ -2,6 +2,7 @@
 //!
 //! Everything counts: each field, revisions in headers, error code and error text. Masked are only the ids of member and
 //! cluster and the term of the outermost header, which name the server and not the answer; they must be there on both sides.
+//! Of a lease's remaining time only the sign counts.
 //! Inner headers are compared as they are.
 //!
 //! A sort by something other than the key leaves the order of equal entries open, and with a limit even which of them are
@@ -10,6 +11,7 @@
 
 use std::fmt::Debug;
 
+use pilaster_tests::lease::*;
 use pilaster_tests::pb::*;
 use pilaster_tests::raw::{Answer, Failure};
 
@@ -27,6 +29,11 @@ pub enum Reply {
     Txn(TxnResponse),
     Compact(CompactionResponse),
     HashKv(HashKvResponse),
+    Grant(LeaseGrantResponse),
+    Revoke(LeaseRevokeResponse),
+    TimeToLive(LeaseTimeToLiveResponse),
+    Leases(LeaseLeasesResponse),
+    KeepAlive(LeaseKeepAliveResponse),
     Refused(Failure),
 }
 
@@ -46,6 +53,11 @@ impl Reply {
             Reply::Txn(_) => "Txn",
             Reply::Compact(_) => "Compact",
             Reply::HashKv(_) => "HashKV",
+            Reply::Grant(_) => "LeaseGrant",
+            Reply::Revoke(_) => "LeaseRevoke",
+            Reply::TimeToLive(_) => "LeaseTimeToLive",
+            Reply::Leases(_) => "LeaseLeases",
+            Reply::KeepAlive(_) => "LeaseKeepAlive",
             Reply::Refused(_) => "error",
         }
     }
@@ -58,6 +70,11 @@ impl Reply {
             Reply::Txn(reply) => reply.header.as_ref(),
             Reply::Compact(reply) => reply.header.as_ref(),
             Reply::HashKv(reply) => reply.header.as_ref(),
+            Reply::Grant(reply) => reply.header.as_ref(),
+            Reply::Revoke(reply) => reply.header.as_ref(),
+            Reply::TimeToLive(reply) => reply.header.as_ref(),
+            Reply::Leases(reply) => reply.header.as_ref(),
+            Reply::KeepAlive(reply) => reply.header.as_ref(),
             Reply::Refused(_) => None,
         }
     }
@@ -70,6 +87,11 @@ impl Reply {
             Reply::Txn(reply) => reply.header.as_mut(),
             Reply::Compact(reply) => reply.header.as_mut(),
             Reply::HashKv(reply) => reply.header.as_mut(),
+            Reply::Grant(reply) => reply.header.as_mut(),
+            Reply::Revoke(reply) => reply.header.as_mut(),
+            Reply::TimeToLive(reply) => reply.header.as_mut(),
+            Reply::Leases(reply) => reply.header.as_mut(),
+            Reply::KeepAlive(reply) => reply.header.as_mut(),
             Reply::Refused(_) => None,
         }
     }
@@ -85,6 +107,10 @@ impl Reply {
             for name in names {
                 *name = if *name == 0 { 0 } else { 1 };
             }
+        }
+        // What is left of a lease depends on when it is asked.
+        if let Reply::TimeToLive(found) = &mut reply {
+            found.ttl = found.ttl.signum();
         }
         reply
     }

@@ -6,6 +6,7 @@
 //! Deliberately not made: a txn that deletes with range end `\0` and then puts with ignore_value or ignore_lease, because a
 //! real etcd stops on it. `limits_and_errors` checks the subject's answer to that alone.
 
+use pilaster_tests::lease::*;
 use pilaster_tests::pb::*;
 use pilaster_tests::random::Random;
 
@@ -19,6 +20,11 @@ pub enum Step {
     Txn(TxnRequest),
     Compact(CompactionRequest),
     HashKv(HashKvRequest),
+    Grant(LeaseGrantRequest),
+    Revoke(LeaseRevokeRequest),
+    TimeToLive(LeaseTimeToLiveRequest),
+    Leases,
+    KeepAlive(LeaseKeepAliveRequest),
 }
 
 /// Where both servers stand before a step.
@@ -57,6 +63,8 @@ const VALUES: &[&[u8]] = &[
     b"\0\xff\n",
     b"a longer value, to move things",
 ];
+/// Every lease that a sequence may grant.
+pub const LEASES: &[i64] = &[7, 1, 2, -4, i64::MAX];
 /// Above the limit for a stored request, below that for a message.
 const TOO_LARGE: usize = 1_600_000;
 /// Above the limit for a message.
@@ -74,7 +82,8 @@ pub fn clear() -> Step {
 pub fn step(random: &mut Random, world: World) -> Step {
     match random.below(100) {
         0..30 => Step::Put(put(random)),
-        30..58 => Step::Range(range(random, world)),
+        30..42 => Step::Range(range(random, world)),
+        42..58 => lease_step(random),
         58..63 => Step::RangeStream(streamed_range(random, world)),
         63..72 => Step::DeleteRange(delete_range(random)),
         72..95 => Step::Txn(txn(random, world)),
@@ -197,14 +206,44 @@ fn put(random: &mut Random) -> PutRequest {
         } else {
             value
         },
-        lease: if random.chance(1, 40) {
-            *random.pick(&[1, -1, 12345])
+        lease: if random.chance(1, 3) {
+            lease(random)
         } else {
             0
         },
         prev_kv: random.chance(1, 3),
         ignore_value,
         ignore_lease: random.chance(1, 10),
+    }
+}
+
+/// A lease that may exist, now and then one that never does.
+fn lease(random: &mut Random) -> i64 {
+    match random.below(12) {
+        0 => *random.pick(&[12345, i64::MIN, -1]),
+        1..6 => LEASES[0],
+        _ => *random.pick(LEASES),
+    }
+}
+
+/// Each lease has a time to live of its own and none ends during the run, so lists have one order.
+fn lease_step(random: &mut Random) -> Step {
+    let id = lease(random);
+    let place = LEASES.iter().position(|lease| *lease == id);
+    let ttl = match random.below(30) {
+        0 => 9_000_000_001,
+        1 => i64::MAX,
+        _ => 100_000 * (1 + place.unwrap_or(0) as i64),
+    };
+    match random.below(20) {
+        0..8 if place.is_some() => Step::Grant(LeaseGrantRequest { ttl, id }),
+        0..12 => Step::Revoke(LeaseRevokeRequest { id }),
+        12..17 => Step::TimeToLive(LeaseTimeToLiveRequest {
+            id,
+            keys: random.chance(3, 4),
+        }),
+        17..19 => Step::KeepAlive(LeaseKeepAliveRequest { id }),
+        _ => Step::Leases,
     }
 }
 
@@ -290,7 +329,8 @@ fn put_in_txn(random: &mut Random) -> PutRequest {
     put.value.truncate(40);
     // A refused operation refuses its whole txn; in most of them nothing is refused.
     if random.chance(4, 5) {
-        (put.ignore_value, put.ignore_lease, put.lease) = (false, false, 0);
+        (put.ignore_value, put.ignore_lease) = (false, false);
+        put.lease = if random.chance(1, 3) { LEASES[0] } else { 0 };
     }
     put
 }
@@ -312,7 +352,11 @@ fn compare(random: &mut Random, world: World) -> Compare {
         1 => Some(Wanted::CreateRevision(number)),
         2 => Some(Wanted::ModRevision(number)),
         3 => Some(Wanted::Value(random.pick(VALUES).to_vec())),
-        4 => Some(Wanted::Lease(random.below(2) as i64)),
+        4 => Some(Wanted::Lease(if random.chance(1, 2) {
+            0
+        } else {
+            lease(random)
+        })),
         _ => None,
     };
     let is_range = random.chance(1, 3);
