@@ -6,7 +6,7 @@
 //!
 //! In reading order: `revision`, `key_value`, `range` (formats), `tree_seam` (what is needed of the file),
 //! `index` (key to revisions), `buffer`, `batch` (what is not yet in the file), `store`, `txn`, `compaction`
-//! (the writer), `read`, `scan`, `hash` (the readers).
+//! (the writer), `read`, `scan`, `history`, `hash` (the readers).
 //!
 //! Deterministic: no clock, no randomness, no order of a hash map. Leases, watchers and auth live elsewhere.
 
@@ -14,6 +14,7 @@ mod batch;
 mod buffer;
 mod compaction;
 mod hash;
+mod history;
 mod index;
 mod key_value;
 mod memory_tree;
@@ -33,6 +34,7 @@ mod txn;
 pub use batch::{Changes, Frozen};
 pub use compaction::{CompactError, CompactProgress};
 pub use hash::HashJob;
+pub use history::{Hold, StoredChange};
 pub use key_value::{KeyMeta, KeyValue};
 pub use memory_tree::MemoryTree;
 pub use meta::{LogTie, StoredMeta};

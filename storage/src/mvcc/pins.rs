@@ -65,6 +65,14 @@ pub(super) struct Pin {
     slot: usize,
 }
 
+impl Pin {
+    /// Lets go of what is below `revision`, which is not below the pin's own: a compaction that has looked meanwhile
+    /// has seen a lower one.
+    pub(super) fn move_to(&self, revision: i64) {
+        self.pins.slots[self.slot].store(revision, Ordering::SeqCst);
+    }
+}
+
 impl Drop for Pin {
     fn drop(&mut self) {
         self.pins.slots[self.slot].store(FREE, Ordering::SeqCst);
