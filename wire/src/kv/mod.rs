@@ -1,4 +1,4 @@
-//! The hot path of the key-value service: requests decoded by borrowing, replies encoded straight into the output buffer.
+//! The hot path of the key-value and watch services: requests decoded by borrowing, replies encoded straight into the output buffer.
 //!
 //! Always true: decoding allocates nothing and copies no key or value; every decoder accepts exactly what the protobuf
 //! rules accept (unknown fields skipped, last scalar wins, repeated singular messages merge); encoders write the bytes
@@ -13,6 +13,7 @@ mod lease;
 mod request;
 mod size;
 mod txn;
+mod watch;
 
 pub use decode::DecodeError;
 pub use encode::{
@@ -28,3 +29,7 @@ pub use lease::{
 pub use request::{CompactionRequestRef, DeleteRangeRequestRef, PutRequestRef, RangeRequestRef};
 pub use size::{RequestEnvelope, etcd_request_bytes};
 pub use txn::{CompareRef, CompareUnion, OpRef, TXN_DEPTH_MAX, TxnLens, TxnRequestRef};
+pub use watch::{
+    WatchControl, WatchCreateRef, WatchEvent, WatchRequestRef, put_watch_control, put_watch_event,
+    put_watch_fragment, put_watch_id, put_watch_verdict, record_key,
+};
