@@ -80,6 +80,38 @@ fn messages_cut_at_every_byte() {
     }
 }
 
+/// Messages of one stream that follow each other share frames, as far as frames and windows go.
+#[test]
+fn small_messages_share_frames() {
+    for bytes in [0, 1, 4000, 5456, 5457, 8000, 8188, 16_379] {
+        let mut session = session();
+        let request = message(&vec![b'q'; bytes]);
+        session.send(&[open(1, "/t.T/Many"), data_end(1, &request)].concat());
+        let mut streamed = Vec::new();
+        let mut frames = 0;
+        let output = session.connection.take_output(Vec::new());
+        let mut output = &output[..];
+        while let Some((header, rest)) = output.split_at_checked(9) {
+            let length = u32::from_be_bytes([0, header[0], header[1], header[2]]) as usize;
+            let (payload, rest) = rest.split_at(length);
+            if header[3] == kind::DATA {
+                assert!(0 < length && length <= 16_384);
+                frames += 1;
+                streamed.extend_from_slice(payload);
+            }
+            output = rest;
+        }
+        assert_eq!(streamed, request.repeat(3), "{bytes}");
+        // Three messages: in one frame if they fit, else two and one, else each in its own.
+        let wanted = match bytes + 5 {
+            0..=5461 => 1,
+            5462..=8192 => 2,
+            _ => 3,
+        };
+        assert_eq!(frames, wanted, "{bytes}");
+    }
+}
+
 #[test]
 fn streams_of_every_kind() {
     let mut session = session();
@@ -93,9 +125,7 @@ fn streams_of_every_kind() {
         .concat(),
         r"
 HEADERS 1 :status=200 content-type=application/grpc
-DATA 1 \x00\x00\x00\x00\x01a
-DATA 1 \x00\x00\x00\x00\x02bc
-DATA 1 \x00\x00\x00\x00\x00
+DATA 1 \x00\x00\x00\x00\x01a\x00\x00\x00\x00\x02bc\x00\x00\x00\x00\x00
 HEADERS 1 grpc-status=0 grpc-message= end"
             .trim_start(),
     );
@@ -112,9 +142,7 @@ HEADERS 1 grpc-status=0 grpc-message= end"
         .concat(),
         r"
 HEADERS 5 :status=200 content-type=application/grpc
-DATA 5 \x00\x00\x00\x00\x01q
-DATA 5 \x00\x00\x00\x00\x01q
-DATA 5 \x00\x00\x00\x00\x01q
+DATA 5 \x00\x00\x00\x00\x01q\x00\x00\x00\x00\x01q\x00\x00\x00\x00\x01q
 HEADERS 5 grpc-status=0 grpc-message= end"
             .trim_start(),
     );

@@ -58,7 +58,8 @@ pub struct Limits {
     /// RST_STREAM(ENHANCE_YOUR_CALM).
     pub parked_bytes_max: usize,
     /// How long answers of a call may wait without one byte of them leaving before the call is
-    /// reset with RST_STREAM(ENHANCE_YOUR_CALM); also how long output may lie untaken before the
+    /// reset with RST_STREAM(ENHANCE_YOUR_CALM), unless its service lets it wait
+    /// ([`Responder::be_patient`](super::Responder::be_patient)); also how long output may lie untaken before the
     /// connection ends.
     pub stall_timeout_ns: u64,
     /// Bytes of control frames (acknowledgements, resets, window updates) queued since the output

@@ -54,6 +54,12 @@ impl<'a> Responder<'a> {
         self.sender.is_open(stream)
     }
 
+    /// Lets this call's messages wait as long as its client likes: [`Limits::stall_timeout_ns`](super::Limits) does not
+    /// reset it. For a stream whose source pauses by itself, so that waiting costs nothing.
+    pub fn be_patient(&mut self, stream: StreamId) {
+        self.sender.be_patient(stream);
+    }
+
     /// Bytes of this call's messages that wait for flow control. A stream's source should pause
     /// above a bound of its own.
     pub fn backlog_bytes(&self, stream: StreamId) -> usize {

@@ -4,7 +4,7 @@
 //! what does not fit a frame or a window is moved, each byte once.
 
 use super::{
-    CancelReason, PREFIX_BYTES, Parked, SendStream, Sender, Slot, WINDOW_UPDATES_EARNED,
+    CancelReason, PREFIX_BYTES, Parked, SendStream, Sender, Slot, Tail, WINDOW_UPDATES_EARNED,
     subtype_content_type,
 };
 use crate::grpc::connection::text;
@@ -47,6 +47,12 @@ impl Sender {
                 .table
                 .get(id.0)
                 .is_some_and(|slot| !self.streams[slot as usize].finished)
+    }
+
+    pub(crate) fn be_patient(&mut self, id: StreamId) {
+        if let Some(slot) = self.slot(id.0) {
+            self.streams[slot as usize].is_patient = true;
+        }
     }
 
     pub(crate) fn backlog_bytes(&self, id: StreamId) -> usize {
@@ -101,7 +107,12 @@ impl Sender {
         }
         let start = self.out.len();
         let id = self.streams[slot as usize].id;
-        frame::put_header(&mut self.out, 0, kind::DATA, 0, id);
+        // Small messages of a stream share a frame: it saves headers, and some clients (the h2 crate since 0.4.20) end
+        // a connection on which too many small frames wait to be read.
+        let follows = self.tail.id == id && self.tail.end == start;
+        if !follows {
+            frame::put_header(&mut self.out, 0, kind::DATA, 0, id);
+        }
         if !put_prefixed(&mut self.out, encode) {
             self.out.truncate(start);
             self.end(
@@ -111,6 +122,9 @@ impl Sender {
                 CancelReason::Protocol,
             );
             return false;
+        }
+        if follows && self.extend_tail(slot, start) {
+            return true;
         }
         let total = self.out.len() - start - HEADER_BYTES;
         self.stats.message_bytes_sent += (total - PREFIX_BYTES) as u64;
@@ -122,9 +136,43 @@ impl Sender {
             frame::patch_length(&mut self.out, start);
             self.window.consume(total);
             stream.window.consume(total);
+            self.tail = Tail {
+                id,
+                start,
+                end: self.out.len(),
+            };
             return true;
         }
         self.split_message(slot, start, total, allowed)
+    }
+
+    /// Takes the message behind `start` into the frame before it. False if it does not fit; it has a header of its own
+    /// then.
+    fn extend_tail(&mut self, slot: Slot, start: usize) -> bool {
+        let total = self.out.len() - start;
+        let frame = self.tail.start;
+        let stream = &mut self.streams[slot as usize];
+        let allowed = self.window.available().min(stream.window.available());
+        if total <= allowed && start - frame - HEADER_BYTES + total <= self.frame_bytes_max {
+            frame::patch_length(&mut self.out, frame);
+            self.window.consume(total);
+            stream.window.consume(total);
+            self.stats.message_bytes_sent += (total - PREFIX_BYTES) as u64;
+            self.window_updates.earn(self.limits.window_updates, 1);
+            self.tail.end = self.out.len();
+            return true;
+        }
+        self.out.resize(self.out.len() + HEADER_BYTES, 0);
+        self.out
+            .copy_within(start..start + total, start + HEADER_BYTES);
+        let header = frame::FrameHeader {
+            length: 0,
+            kind: kind::DATA,
+            flags: 0,
+            stream: stream.id,
+        };
+        self.out[start..start + HEADER_BYTES].copy_from_slice(&header.bytes());
+        false
     }
 
     /// The message at the end of the output is too large for one frame or for the windows: sends

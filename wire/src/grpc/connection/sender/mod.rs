@@ -70,6 +70,8 @@ pub(crate) struct Sender {
     pub(super) window_updates: Budget,
 
     out: Vec<u8>,
+    /// The frame that `out` ends with, if it is DATA that may take more of its stream's messages.
+    tail: Tail,
     encoder: Encoder,
     table: StreamTable,
     streams: Vec<SendStream>,
@@ -106,9 +108,19 @@ struct SendStream {
     /// The client has half-closed.
     half_closed: bool,
     is_ready: bool,
+    /// Parked messages may wait as long as the client likes.
+    is_patient: bool,
     window: SendWindow,
     parked: Option<Box<Parked>>,
     subtype_text: Option<Box<[u8]>>,
+}
+
+/// A DATA frame in the output: whose, and where it begins and ends. Stream 0 has none.
+#[derive(Debug, Default, Clone, Copy)]
+struct Tail {
+    id: u32,
+    start: usize,
+    end: usize,
 }
 
 /// What waits for flow control.
@@ -140,6 +152,7 @@ impl Sender {
             stall_due_ns: u64::MAX,
             takes: 0,
             out: Vec::new(),
+            tail: Tail::default(),
             encoder: Encoder::default(),
             table: StreamTable::new(),
             streams: Vec::new(),
@@ -207,6 +220,7 @@ impl Sender {
             finished: false,
             half_closed,
             is_ready: false,
+            is_patient: false,
             window: SendWindow::new(self.stream_window_initial),
             parked: None,
             subtype_text: (subtype == Subtype::Other).then(|| subtype_text.into()),
@@ -342,6 +356,7 @@ impl Sender {
     pub(super) fn take_output(&mut self, mut spare: Vec<u8>) -> Vec<u8> {
         spare.clear();
         let taken = std::mem::replace(&mut self.out, spare);
+        self.tail = Tail::default();
         self.stats.bytes_sent += taken.len() as u64;
         self.control_bytes = 0;
         self.takes += 1;

@@ -136,6 +136,9 @@ impl Sender {
         }
         self.stall_due_ns = u64::MAX;
         for slot in 0..self.streams.len() {
+            if self.streams[slot].is_patient {
+                continue;
+            }
             let Some(parked) = &self.streams[slot].parked else {
                 continue;
             };
