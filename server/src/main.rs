@@ -2,7 +2,7 @@
 //!
 //! In reading order: [`config`] (flags, environment, file), [`start`] (from files to running cores),
 //! [`runtime`] (what a core needs from the world), [`pipeline`] (the rings between stages), [`net`],
-//! [`log`], [`apply`] (the stages), [`kv`] and [`services`] (what calls mean), [`store`] (how [`kv`]
+//! [`log`], [`apply`] (the stages), [`kv`], [`watch`] and [`services`] (what calls mean), [`store`] (how [`kv`]
 //! reaches the MVCC store), [`http1`], [`tls`], [`metrics`], [`logging`].
 
 mod apply;
@@ -22,6 +22,7 @@ mod start;
 mod store;
 mod tls;
 mod version;
+mod watch;
 
 use std::process::ExitCode;
 

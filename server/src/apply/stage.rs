@@ -9,7 +9,7 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{Ordering, fence};
 use std::time::Duration;
 
 use arc_swap::Guard;
@@ -81,6 +81,8 @@ pub struct ApplyStage {
     spare: Vec<ReplyBatch>,
     pub(super) scratch: Vec<u8>,
     sequence: u64,
+    /// The revision up to which net cores with watchers were rung.
+    announced: i64,
     /// The last look at the clock in this pass.
     pub(super) now_ns: u64,
     pub(super) leases: Leases,
@@ -136,6 +138,7 @@ impl ApplyStage {
             spare: Vec::new(),
             scratch: Vec::new(),
             sequence: 0,
+            announced: 0,
             now_ns: 0,
             leases: parts.leases,
             physical: Vec::new(),
@@ -222,6 +225,23 @@ impl ApplyStage {
             self.to_net[net].flush();
         }
         self.to_log.flush();
+        self.announce();
+    }
+
+    /// Wakes the net cores with watchers if there is a new revision: the events are in the store's buffer, where every
+    /// core reads them.
+    fn announce(&mut self) {
+        let revision = self.store.revision();
+        if std::mem::replace(&mut self.announced, revision) == revision {
+            return;
+        }
+        // Between the revision, published before, and the words: see `Calls::open_watch`.
+        fence(Ordering::SeqCst);
+        for (watches, doorbell) in self.shared.watches.iter().zip(&self.net_doorbells) {
+            if watches.load(Ordering::SeqCst) {
+                doorbell.ring();
+            }
+        }
     }
 
     fn wake_waiting_reads(&self) {

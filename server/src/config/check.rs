@@ -22,6 +22,8 @@ use crate::logging::{LogConfig, LogFormat, LogLevel, LogOutput};
 use crate::tls::{TlsFiles, TlsVersion};
 
 const ELECTION_TIMEOUT_MS_MAX: i64 = 50_000;
+const WATCH_PROGRESS_DEFAULT: Duration = Duration::from_secs(600);
+const WATCH_PROGRESS_MIN: Duration = Duration::from_millis(100);
 const REQUEST_BYTES_RECOMMENDED_MAX: i64 = 10 * 1024 * 1024;
 const QUOTA_BYTES_DEFAULT: u64 = 2 << 30;
 const QUOTA_BYTES_RECOMMENDED_MAX: u64 = 8 << 30;
@@ -103,6 +105,7 @@ pub(super) fn check(raw: &RawConfig, notices: &mut Vec<Notice>) -> Result<Config
         auto_compaction,
         compaction_batch_limit: count(raw, "compaction-batch-limit", 1000)?,
         compaction_sleep_interval: duration(raw, "compaction-sleep-interval", 10)?,
+        watch_progress_notify_interval: watch_progress(raw, notices),
         socket_reuse_port: raw.bool("socket-reuse-port"),
         warning_apply_duration: duration(raw, "warning-apply-duration", 0)?,
         warning_unary_request_duration: duration(raw, "warning-unary-request-duration", 300)?,
@@ -441,6 +444,21 @@ fn request_bytes(raw: &RawConfig, notices: &mut Vec<Notice>) -> usize {
         )));
     }
     bytes as usize
+}
+
+/// Zero and below mean etcd's default.
+fn watch_progress(raw: &RawConfig, notices: &mut Vec<Notice>) -> Duration {
+    let given = u64::try_from(raw.duration_ns("watch-progress-notify-interval")).unwrap_or(0);
+    match Duration::from_nanos(given) {
+        Duration::ZERO => WATCH_PROGRESS_DEFAULT,
+        given if given < WATCH_PROGRESS_MIN => {
+            notices.push(Notice::warning(format!(
+                "--watch-progress-notify-interval={given:?} is raised to {WATCH_PROGRESS_MIN:?}"
+            )));
+            WATCH_PROGRESS_MIN
+        }
+        given => given,
+    }
 }
 
 fn metrics_extensive(raw: &RawConfig) -> Result<bool, Refusal> {

@@ -50,6 +50,8 @@ pub struct Config {
     pub compaction_batch_limit: usize,
     /// Pause between slices.
     pub compaction_sleep_interval: Duration,
+    /// Between two progress messages to a watcher; at least 100 ms.
+    pub watch_progress_notify_interval: Duration,
 
     /// Present exactly when a client URL is `https`.
     pub client_tls: Option<TlsFiles>,

@@ -326,7 +326,7 @@ pub(super) static FLAGS: &[Flag] = &[
     absent("enable-grpc-gateway", Kind::Bool, "true", "the JSON gateway comes later"),
     later("corrupt-check-time", Kind::Duration, "0s", "there are no other members to compare with"),
     later("compact-hash-check-time", Kind::Duration, "1m0s", "there are no other members to compare with"),
-    later("watch-progress-notify-interval", Kind::Duration, "0s", "watches come later"),
+    here("watch-progress-notify-interval", Kind::Duration, "0s", Section::Features, "Time between progress messages to watchers that asked for them; 0 means 10m, at least 100ms."),
     later("downgrade-check-time", Kind::Duration, "5s", "downgrades come later"),
     here("feature-gates", Kind::Gates, "", Section::Features, "Features to switch, `Name=true` or `Name=false`, separated by commas."),
     later("unsafe-no-fsync", Kind::Bool, "false", "an acknowledged write is always durable here, and the log is never run without syncing"),

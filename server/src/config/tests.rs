@@ -395,6 +395,19 @@ fn large_limits_are_worth_a_warning() {
     assert_eq!(warned("--max-request-bytes=10485760").1, 0);
     assert_eq!(warned("--max-request-bytes=10485761").1, 1);
     assert_eq!(warned("--quota-backend-bytes=8589934593").1, 1);
+    for (given, millis, warnings) in [
+        ("0s", 600_000, 0),
+        ("-1s", 600_000, 0),
+        ("3s", 3000, 0),
+        ("1ms", 100, 1),
+    ] {
+        let (config, warned) = warned(&format!("--watch-progress-notify-interval={given}"));
+        assert_eq!(
+            config.watch_progress_notify_interval,
+            Duration::from_millis(millis)
+        );
+        assert_eq!(warned, warnings);
+    }
     let (config, warnings) = warned("--quota-backend-bytes=-1");
     assert_eq!((config.quota, warnings), (Quota::Off(-1), 0));
 }

@@ -91,6 +91,9 @@ cells! {
     lease_expired, "etcd_debugging_server_lease_expired_total", "Leases revoked because they expired";
     store_expires, "etcd_debugging_store_expires_total", "Always 0: the v2 store of old etcd versions";
     store_watch_requests, "etcd_debugging_store_watch_requests_total", "Always 0: the v2 store of old etcd versions";
+    watch_compacted, "pilaster_watch_compacted_total", "Watchers cancelled because what they had to read next was compacted";
+    watch_refused, "pilaster_watch_refused_total", "Watchers refused because their connection or core has too many";
+    watch_stalls, "pilaster_watch_stalls_total", "Times a watcher waited because its client did not take what was sent";
     grpc_proxy_events_coalescing, "etcd_grpc_proxy_events_coalescing_total", "Always 0: only etcd's gRPC proxy counts it";
 }
 

@@ -136,6 +136,7 @@ impl CoreMetrics {
         self.cells.client_requests[usize::from(version.0)][usize::from(is_stream)].inc();
     }
 
+    /// A stream of a client ended in an error.
     pub fn stream_failed(&self, direction: StreamDirection, api: StreamApi) {
         self.cells.stream_failures[direction as usize][api as usize].inc();
     }

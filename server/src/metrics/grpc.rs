@@ -95,6 +95,11 @@ impl GrpcCounters {
         self.of(method).sent.inc();
     }
 
+    /// Whole messages went out.
+    pub fn sent_many(&self, method: MethodId, count: u64) {
+        self.of(method).sent.add(count);
+    }
+
     /// A call ended with this code, this long after it began.
     pub fn handled(&self, method: MethodId, code: Code, took: Duration) {
         let method = self.of(method);

@@ -15,6 +15,7 @@ use wire::messages::etcdserverpb;
 use crate::kv::validate;
 use crate::services::methods::{METHODS, id};
 use crate::services::status;
+use crate::watch::StreamKey;
 
 use super::connection::ConnectionKey;
 use super::core::fail;
@@ -68,12 +69,15 @@ impl Service for Calls<'_> {
         if call.method == id::LEASE_LEASE_KEEP_ALIVE {
             return self.on_keep_alive(call, message, out);
         }
-        // Other streams of requests are refused at their first message, so each message begins a call.
         let metrics = &self.state.metrics;
         metrics.grpc.received(call.method);
         let received = &metrics.counters.client_grpc_received_bytes;
         received.add(message.len() as u64);
-        let begun = self.state.books.began(call).map_err(CallError::from);
+        // Each message begins a call, but for the later ones of a stream.
+        let begun = match self.is_watching(call) {
+            true => Ok(()),
+            false => self.begin(call),
+        };
         if let Err(error) = begun.and_then(|()| self.handle(call, message, out)) {
             if matches!(error, CallError::Etcd(EtcdError::RequestTooLarge)) {
                 self.proposal_refused(call);
@@ -83,13 +87,16 @@ impl Service for Calls<'_> {
     }
 
     fn on_half_close(&mut self, call: &Call<'_>, out: &mut Responder<'_>) {
-        if call.method == id::LEASE_LEASE_KEEP_ALIVE {
-            return self.on_keep_alives_end(call, out);
-        }
-        // Only streaming calls come here, and no others of theirs are served yet.
-        match self.state.books.began(call) {
-            Ok(()) => self.refuse(call.method, call.stream, out),
-            Err(error) => fail(out, call.stream, error),
+        // Only calls with a stream of requests come here.
+        let ended = match call.method {
+            id::LEASE_LEASE_KEEP_ALIVE => return self.on_keep_alives_end(call, out),
+            id::WATCH_WATCH => self.watch_half_closed(call, out),
+            _ => self
+                .begin(call)
+                .map(|()| self.refuse(call.method, call.stream, out)),
+        };
+        if let Err(CallError::Etcd(error)) = ended {
+            fail(out, call.stream, error);
         }
     }
 
@@ -102,8 +109,13 @@ impl Service for Calls<'_> {
     }
 
     fn on_cancel(&mut self, stream: StreamId, method: MethodId, reason: CancelReason) {
-        if method == id::LEASE_LEASE_KEEP_ALIVE {
-            self.on_keep_alives_cancelled(stream, reason);
+        match method {
+            id::LEASE_LEASE_KEEP_ALIVE => self.on_keep_alives_cancelled(stream, reason),
+            id::WATCH_WATCH => {
+                let connection = self.connection;
+                self.watch_over(StreamKey { connection, stream }, reason);
+            }
+            _ => {}
         }
         // A proposal that is under way is carried out all the same; its reply finds no call.
     }
@@ -122,6 +134,12 @@ pub(super) fn answer_error(stream: StreamId, error: CallError, out: &mut Respond
 }
 
 impl Calls<'_> {
+    /// A call reached its service: what etcd's interceptors ask.
+    pub(super) fn begin(&mut self, call: &Call<'_>) -> Handled {
+        self.state.books.began(call)?;
+        Ok(self.check_leader(call)?)
+    }
+
     /// A client may want an answer only from a member that knows a leader.
     pub(super) fn check_leader(&self, call: &Call<'_>) -> Result<(), EtcdError> {
         let wants_leader = call.metadata.get(b"hasleader") == Some(b"true");
@@ -132,7 +150,6 @@ impl Calls<'_> {
     }
 
     fn handle(&mut self, call: &Call<'_>, message: &[u8], out: &mut Responder<'_>) -> Handled {
-        self.check_leader(call)?;
         match call.method {
             id::KV_RANGE => self.range(call, message, out),
             id::KV_PUT => self.put(call, message),
@@ -153,6 +170,7 @@ impl Calls<'_> {
                 });
                 Ok(())
             }
+            id::WATCH_WATCH => self.watch(call, message, out),
             id::MAINTENANCE_ALARM => self.alarm(call, message),
             id::MAINTENANCE_HASH_KV => {
                 etcdserverpb::HashKvRequest::decode(message)?;

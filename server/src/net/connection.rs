@@ -19,6 +19,7 @@ use crate::tls::TlsSession;
 use super::held::{GIVE_UP, Held, Holding};
 use super::rejections::Rejection;
 use super::stack::{Next, Protocol, Protocols, Stack};
+use super::watching::Drained;
 
 /// Names a connection of a net core; never used twice.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, PartialOrd, Ord)]
@@ -36,6 +37,8 @@ const HANDSHAKE_TIMEOUT_NS: u64 = 10_000_000_000;
 const HEAD_TIMEOUT_NS: u64 = 300_000_000_000;
 /// How long a peer may take nothing while its socket is full.
 const STALL_TIMEOUT_NS: u64 = 120_000_000_000;
+/// So much output of streams without end is gathered before it is sent.
+const STREAM_BYTES_MAX: usize = 32 << 10;
 /// A spare output buffer larger than this is given back to the allocator.
 pub const SPARE_BYTES_MAX: usize = 1 << 20;
 
@@ -69,6 +72,8 @@ pub struct Connection {
     /// Raised when output was taken, so that the reading task may go on.
     room: Signal,
     http1_waker: RefCell<Option<Waker>>,
+    /// Wants to know once when the peer has taken everything.
+    drained: RefCell<Option<Rc<Drained>>>,
     /// Already in the list of connections to flush at the end of this pass.
     pub is_dirty: Cell<bool>,
 }
@@ -114,6 +119,7 @@ impl Connection {
             stuck: Cell::new(None),
             room: Signal::new(),
             http1_waker: RefCell::default(),
+            drained: RefCell::default(),
             is_dirty: Cell::new(false),
         })
     }
@@ -187,7 +193,7 @@ impl Connection {
         loop {
             self.stack.borrow_mut().take_output(&mut unsent.bytes);
             if unsent.bytes.is_empty() {
-                return self.end_if_asked(unsent);
+                return self.on_drained(unsent);
             }
             while unsent.sent < unsent.bytes.len() {
                 match self.sender.try_send(&unsent.bytes[unsent.sent..]) {
@@ -219,7 +225,7 @@ impl Connection {
                     if unsent.bytes.is_empty() {
                         self.has_writer.set(false);
                         self.room.notify();
-                        self.end_if_asked(unsent);
+                        self.on_drained(unsent);
                         break;
                     }
                 }
@@ -244,6 +250,30 @@ impl Connection {
             self.room.notify();
         }
         self.book();
+    }
+
+    /// Everything that was ready to leave has left.
+    fn on_drained(&self, unsent: &Unsent) {
+        if let Some(drained) = self.drained.borrow_mut().take() {
+            drained.push(self.key);
+        }
+        self.end_if_asked(unsent);
+    }
+
+    /// Whether output that is made now leaves soon: the peer has taken what was made before.
+    pub fn takes_output(self: &Rc<Self>) -> bool {
+        if self.has_writer.get() {
+            return false;
+        }
+        if self.stack.borrow().held_bytes() >= STREAM_BYTES_MAX {
+            self.flush();
+        }
+        !self.has_writer.get() && !self.is_dead.get()
+    }
+
+    /// Tells `drained` once, when the peer has taken everything that is ready to leave.
+    pub fn tell_when_drained(&self, drained: Rc<Drained>) {
+        *self.drained.borrow_mut() = Some(drained);
     }
 
     fn end_if_asked(&self, unsent: &Unsent) {

@@ -19,7 +19,7 @@ use wire::grpc::{Code, Limits, Responder, StreamId};
 
 use crate::metrics::Stage;
 use crate::pipeline::{Inbox, NetId, ReplyBatch, Shared, ToNet};
-use crate::runtime::{Class, Signal, spawn};
+use crate::runtime::{Class, Signal, spawn, yield_now};
 use crate::tls::CertReloader;
 
 use super::admission::Admission;
@@ -35,6 +35,7 @@ use super::reads::ReadBatch;
 use super::rejections::Rejections;
 use super::state::NetState;
 use super::table::ConnectionTable;
+use super::watching::Drained;
 
 /// Bytes taken from a socket at once, in one buffer for all connections of the core.
 const RECEIVE_BYTES: usize = 256 << 10;
@@ -93,6 +94,8 @@ pub struct NetCore {
     pub(super) ended: RefCell<FxHashMap<&'static str, u64>>,
     /// HTTP/2 limits hit on connections that are over.
     pub(super) limit_hits: RefCell<LimitHits>,
+    /// Tells watchers that there is room for them.
+    pub(super) drained: Rc<Drained>,
     /// Raised by the rings to this stage.
     pub inbox_signal: Signal,
 }
@@ -134,6 +137,7 @@ impl NetCore {
             rejections: RefCell::new(Rejections::new(clock.now_ns())),
             ended: RefCell::default(),
             limit_hits: RefCell::default(),
+            drained: Rc::default(),
             inbox_signal,
         })
     }
@@ -150,8 +154,13 @@ impl NetCore {
                 }
             }
             self.run_ready_reads();
+            let is_more = self.serve_watchers(true);
             self.flush_dirty();
             self.settle();
+            if is_more {
+                yield_now().await;
+                self.inbox_signal.notify();
+            }
         }
     }
 

@@ -5,7 +5,7 @@
 //! finds its method, [`writes`] checks it and proposes it; [`proposals`] remembers who waits;
 //! the answer comes back through [`core`] and leaves through the connection. A linearizable read
 //! waits in [`reads`] until its index is applied, is served by [`state`], and a long one goes on in
-//! slices. [`books`] counts; [`timers`] ends what took too long.
+//! slices. [`watching`] serves watch streams. [`books`] counts; [`timers`] ends what took too long.
 //!
 //! Always true here: a net core shares nothing with other cores but the rings, the read view of the
 //! store and the words of [`crate::pipeline::Shared`]; nothing waits inside a callback.
@@ -32,6 +32,7 @@ mod stack;
 mod state;
 mod table;
 mod timers;
+mod watching;
 mod writes;
 
 pub use connection::ConnectionKey;

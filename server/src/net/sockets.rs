@@ -191,6 +191,9 @@ impl NetCore {
         connection.wake_http1();
         self.start_plain();
         self.run_ready_reads();
+        if self.serve_watchers(false) {
+            self.inbox_signal.notify();
+        }
         self.keep_held_bounded();
         // Nobody else may come to send what was answered here just now.
         self.flush_dirty();

@@ -19,6 +19,7 @@ use crate::metrics::CoreMetrics;
 use crate::pipeline::{LeaseAsk, NetId, Reply, ReplyBatch, Shared, ToLog, Watcher};
 use crate::services::methods::{Router, id};
 use crate::services::status;
+use crate::watch::{Hub, HubSettings};
 
 use super::books::{Books, Ended, Work};
 use super::connection::ConnectionKey;
@@ -28,6 +29,7 @@ use super::long_reads::{LONG_READ_BYTES_MAX, LONG_READS_MAX, LongRead, ReadJob, 
 use super::plain_http::WaitingPlain;
 use super::proposals::{Pending, Proposals};
 use super::reads::{ReadBatch, Reads};
+use super::watching::Watching;
 
 #[derive(Clone, Debug)]
 pub struct CallSettings {
@@ -44,6 +46,9 @@ pub struct CallSettings {
     pub warning_apply: Duration,
     /// Unary calls slower than this are logged.
     pub warning_unary: Duration,
+    pub watch: HubSettings,
+    /// Without a leader for this long, streams end whose clients want one.
+    pub leaderless_max_ns: u64,
     pub leases: LeaseCallSettings,
 }
 
@@ -81,6 +86,7 @@ pub struct NetState {
     pub(super) router: Router,
     pub metrics: Rc<CoreMetrics>,
     pub books: Books,
+    pub watching: Watching,
     pub(super) job: ReadJob,
     pub(super) scratch: Vec<u8>,
 }
@@ -94,6 +100,9 @@ impl NetState {
         reader: Reader<Snapshot>,
         metrics: Rc<CoreMetrics>,
     ) -> NetState {
+        // Spreads the progress messages of streams; any number will do.
+        let seed = u64::from(shared.life) << 8 | u64::from(id.0);
+        let hub = Hub::new(settings.watch.clone(), reader.clone(), seed);
         NetState {
             id,
             now_ns: 0,
@@ -114,6 +123,7 @@ impl NetState {
             tables: TxnTables::default(),
             router: Router::new(),
             books: Books::new(metrics.clone()),
+            watching: Watching::new(hub),
             metrics,
             job: ReadJob::default(),
             scratch: Vec::new(),
@@ -283,6 +293,7 @@ mod tests {
             progress: Default::default(),
             cluster: Default::default(),
             waits_for_apply: Vec::new(),
+            watches: Vec::new(),
         };
         let settings = CallSettings {
             request_timeout_ns: 1,
@@ -293,6 +304,11 @@ mod tests {
             quota_shown: 0,
             warning_apply: Duration::MAX,
             warning_unary: Duration::MAX,
+            watch: HubSettings {
+                fragment_bytes: 1,
+                progress_interval_ns: 1,
+            },
+            leaderless_max_ns: 1,
         };
         let info = MemberInfo {
             server_version: String::new(),

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use wire::error::EtcdError;
 
 use crate::runtime::sleep;
+use crate::watch::STREAM_STOPPED;
 
 use super::admission;
 use super::calls::Calls;
@@ -87,6 +88,8 @@ impl NetCore {
     /// Ends all connections in good order: GOAWAY, open calls finish, then the sockets close.
     pub async fn drain(self: &Rc<Self>, patience: Duration) {
         let until = Instant::now() + patience;
+        // A watch never ends by itself; its client goes on elsewhere, from where it was.
+        self.end_watches(STREAM_STOPPED, false);
         let connections: Vec<Rc<Connection>> = self.connections.borrow().iter().cloned().collect();
         for connection in &connections {
             connection.drain();

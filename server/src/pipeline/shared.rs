@@ -45,6 +45,8 @@ pub struct Shared {
     pub cluster: ArcSwap<ClusterView>,
     /// For each net core: reads wait for the applied index to move, so ring when it does.
     pub waits_for_apply: Vec<AtomicBool>,
+    /// For each net core: it has watchers, so ring when there is a new revision.
+    pub watches: Vec<AtomicBool>,
     /// The next lease id that a net core chooses; see [`Shared::next_lease_id`].
     pub lease_ids: AtomicU64,
 }

@@ -80,6 +80,7 @@ impl Bell {
 impl Bell {
     /// As [`BellWaiter::wait`], on a thread without an executor.
     pub fn wait_blocking(&self) {
+        let mut count = [0u8; 8];
         let event = self.0.event.as_raw_fd();
         let mut ready = libc::pollfd {
             fd: event,
@@ -90,7 +91,7 @@ impl Bell {
         // SAFETY: the descriptor is open while `self` lives; both calls write into locals of the sizes given.
         unsafe {
             libc::poll(&mut ready, 1, -1);
-            libc::read(event, (&raw mut count).cast(), size_of::<u64>());
+            libc::read(event, count.as_mut_ptr().cast(), count.len());
         }
         self.0.rung.store(false, Ordering::SeqCst);
     }

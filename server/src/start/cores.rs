@@ -442,6 +442,8 @@ fn start_net(
     ];
     spawn(Class::Request, core.clone().answer(inboxes));
     spawn(Class::Request, core.clone().keep_time());
+    spawn(Class::Request, core.clone().keep_watchers_time());
+    spawn(Class::Background, core.clone().catch_watchers_up());
     core
 }
 

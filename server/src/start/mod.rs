@@ -35,6 +35,7 @@ use crate::net::{CallSettings, LeaseCallSettings};
 use crate::pipeline::{CorePlan, plan};
 use crate::runtime::Listener;
 use crate::version::{CLUSTER_VERSION, COMPATIBLE_VERSION};
+use crate::watch::HubSettings;
 
 /// etcd's default quota.
 const QUOTA_BYTES_DEFAULT: u64 = 2 << 30;
@@ -151,6 +152,11 @@ fn serve(config: &Config) -> Result<(), AnyError> {
                 tick_ns: config.heartbeat_interval.as_nanos() as u64,
                 has_priority: config.features.priority_request,
             },
+            watch: HubSettings {
+                fragment_bytes: config.request_bytes_max + GRPC_OVERHEAD_BYTES,
+                progress_interval_ns: config.watch_progress_notify_interval.as_nanos() as u64,
+            },
+            leaderless_max_ns: 3 * config.election_timeout.as_nanos() as u64,
         },
         apply: ApplySettings {
             commit_interval: config.backend_batch_interval,

@@ -152,6 +152,7 @@ pub fn open(config: &Config, dir: &DataDir, net_cores: usize) -> Result<Opened, 
         progress: Progress::default(),
         cluster: ArcSwap::from_pointee(view),
         waits_for_apply: (0..net_cores).map(|_| Default::default()).collect(),
+        watches: (0..net_cores).map(|_| Default::default()).collect(),
     });
     shared
         .progress
