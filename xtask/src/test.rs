@@ -13,6 +13,7 @@ use crate::{peers, tidy};
 
 /// The whole-program suites, quick ones first.
 const SUITES: &[&str] = &[
+    "watch",
     "etcdctl",
     "go_client",
     "rust_client",
