@@ -71,7 +71,7 @@ fn the_subject_takes_what_etcdutl_restored_from_it() {
         let Some(etcdutl) = kind::peer(&format!("{version}/etcdutl")) else {
             continue;
         };
-        let (db, content) = make_db(Kind::subject());
+        let (db, content, leases) = make_db(Kind::subject());
         let home = scratch_dir();
         let mut server = restore_with(
             &etcdutl,
@@ -88,7 +88,7 @@ fn the_subject_takes_what_etcdutl_restored_from_it() {
             }
         }
         server.launch();
-        judge(&server, &content);
+        judge(&server, &content, &leases);
         server.kill9();
         server.launch();
         println!("restored by etcdutl {version} and taken back");

@@ -294,6 +294,7 @@ mod tests {
             cluster: Default::default(),
             waits_for_apply: Vec::new(),
             watches: Vec::new(),
+            lease_ids: Default::default(),
         };
         let settings = CallSettings {
             request_timeout_ns: 1,
@@ -309,21 +310,30 @@ mod tests {
                 progress_interval_ns: 1,
             },
             leaderless_max_ns: 1,
+            leases: LeaseCallSettings {
+                ttl_min_s: 1,
+                tick_ns: 1,
+                has_priority: false,
+            },
         };
         let info = MemberInfo {
             server_version: String::new(),
             cluster_version: String::new(),
             server_id: String::new(),
             runtime_version: String::new(),
+            features: Default::default(),
         };
         let bell = || Doorbell::Local(Signal::new());
-        let ((to_log, log), (to_apply, _)) = (ring(8), ring(8));
+        let ((to_log, log), (to_apply, _), (to_leases, _)) = (ring(8), ring(8), ring(8));
         let state = NetState::new(
             NetId(0),
             Arc::new(shared),
             settings,
-            to_log.with_doorbell(bell()),
-            to_apply.with_doorbell(bell()),
+            NetRings {
+                to_log: to_log.with_doorbell(bell()),
+                to_apply: to_apply.with_doorbell(bell()),
+                to_leases: to_leases.with_doorbell(bell()),
+            },
             reader,
             Rc::new(Metrics::new(info, false).join("0")),
         );

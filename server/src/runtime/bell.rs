@@ -87,7 +87,6 @@ impl Bell {
             events: libc::POLLIN,
             revents: 0,
         };
-        let mut count = 0u64;
         // SAFETY: the descriptor is open while `self` lives; both calls write into locals of the sizes given.
         unsafe {
             libc::poll(&mut ready, 1, -1);
