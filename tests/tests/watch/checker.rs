@@ -235,11 +235,15 @@ async fn observe(url: String, shared: Rc<Shared>, mut random: Random) -> Told {
         let mut until_disconnect = 1 + random.below(60);
         // Events of one revision in parts are taken when the last is there.
         let mut parts: Vec<Event> = Vec::new();
+        // Asked for earlier, etcd may send a stream's progress before the answer that holds the watcher's events back.
+        let mut is_created = false;
         loop {
             if shared.last_revision.get() < next {
                 return told;
             }
-            stream.send(Union::Progress(WatchProgress {}));
+            if is_created {
+                stream.send(Union::Progress(WatchProgress {}));
+            }
             let receive = tokio::time::timeout(Duration::from_millis(20), stream.receive());
             let message = match receive.await {
                 // Nothing new, or the watcher is behind: progress is asked for again.
@@ -255,6 +259,7 @@ async fn observe(url: String, shared: Rc<Shared>, mut random: Random) -> Told {
                 continue;
             }
             if message.created {
+                is_created = true;
                 continue;
             }
             for event in &message.events {
