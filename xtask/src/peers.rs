@@ -36,9 +36,13 @@ pub(crate) fn run() -> Done {
     at(&cache, fs::create_dir_all(&cache))?;
     let go = root().join("xtask/peers");
     let modules = read(&go.join("go.mod"))? + &read(&go.join("go.sum"))?;
-    let goclient = modules.clone() + &read(&go.join("goclient/main.go"))?;
+    let goclient = modules.clone()
+        + &read(&go.join("goclient/main.go"))?
+        + &read(&go.join("goclient/watch.go"))?;
     let rust = root().join("xtask/peers/rustclient");
-    let rustclient = read(&rust.join("Cargo.lock"))? + &read(&rust.join("src/main.rs"))?;
+    let rustclient = read(&rust.join("Cargo.lock"))?
+        + &read(&rust.join("src/main.rs"))?
+        + &read(&rust.join("src/watch.rs"))?;
     let peers = [
         Peer {
             folder: "3.7.1",

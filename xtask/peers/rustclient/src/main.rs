@@ -3,6 +3,8 @@
 //! Prints `PASS name` or `FAIL name: reason` per check; exit status 1 when one failed. Keys live under a prefix of its own,
 //! which it empties first. Called with the endpoint and, for TLS, the authority, certificate and key files.
 
+mod watch;
+
 use std::process::ExitCode;
 
 use etcd_client::{
@@ -52,6 +54,7 @@ async fn main() -> ExitCode {
         ("delete", delete(&mut client).await),
         ("txn", txn(&mut client).await),
         ("compact", compact(&mut client).await),
+        ("watch", watch::watch(&mut client).await),
         ("status", status(&mut client, endpoint).await),
     ];
     let mut exit = ExitCode::SUCCESS;
