@@ -233,7 +233,7 @@ fn the_end_is_checked_against_what_the_tree_has_applied() {
                 assert!(!fits);
                 let text = error.to_string();
                 assert!(text.contains("index 4 was acknowledged"), "{text}");
-                assert!(text.contains("backup or a peer"), "{text}");
+                assert!(text.contains("from a backup"), "{text}");
             }
         }
     }

@@ -61,6 +61,10 @@ pub enum DataDirError {
     #[error("{path}: does not belong in a member's directory; move it elsewhere and start again")]
     Foreign { path: PathBuf },
     #[error(
+        "{path}: is the `member` folder of a data directory; leave it as it is and start with --data-dir {parent}"
+    )]
+    MemberFolder { path: PathBuf, parent: PathBuf },
+    #[error(
         "{path}: was left by an `etcdutl defrag` that was cut short; remove it and start again"
     )]
     DefragLeftover { path: PathBuf },
@@ -97,6 +101,7 @@ impl DataDir {
                 inside: snap,
             });
         }
+        refuse_member_folder(root)?;
         // What etcd left is said first: its directories hold other things that do not belong here, too.
         let mut is_initialized = false;
         for dir in [wal, &snap] {
@@ -128,11 +133,24 @@ impl DataDir {
         })
     }
 
-    /// Makes the directories that are missing, durably.
-    pub fn create(&self) -> Result<(), DataDirError> {
-        let mut folders = RealFolders;
+    /// Makes the directories that are missing, durably, and says which.
+    ///
+    /// # Errors
+    /// One cannot be made; those made before it are gone again.
+    pub fn create(&self) -> Result<MadeFolders, DataDirError> {
+        let mut folders = RealFolders::default();
+        match self.create_in(&mut folders) {
+            Ok(()) => Ok(folders.made),
+            Err(error) => {
+                folders.made.remove();
+                Err(error)
+            }
+        }
+    }
+
+    fn create_in(&self, folders: &mut RealFolders) -> Result<(), DataDirError> {
         for dir in [&self.root, &self.root.join("member"), &self.snap, &self.wal] {
-            make_durably(&mut folders, dir).map_err(|source| DataDirError::Create {
+            make_durably(folders, dir).map_err(|source| DataDirError::Create {
                 path: dir.clone(),
                 source,
             })?;
@@ -168,7 +186,24 @@ trait Folders {
     fn sync(&mut self, path: &Path) -> io::Result<()>;
 }
 
-struct RealFolders;
+/// Directories that this start has made, outermost first.
+#[derive(Default)]
+pub struct MadeFolders(Vec<PathBuf>);
+
+impl MadeFolders {
+    /// A start that is refused leaves no traces: those that are still empty go.
+    pub fn remove(self) {
+        for path in self.0.iter().rev() {
+            // What holds something by now stays.
+            let _holds_something = fs::remove_dir(path);
+        }
+    }
+}
+
+#[derive(Default)]
+struct RealFolders {
+    made: MadeFolders,
+}
 
 impl Folders for RealFolders {
     fn exists(&self, path: &Path) -> bool {
@@ -176,7 +211,9 @@ impl Folders for RealFolders {
     }
 
     fn make(&mut self, path: &Path) -> io::Result<()> {
-        fs::DirBuilder::new().mode(MODE).create(path)
+        fs::DirBuilder::new().mode(MODE).create(path)?;
+        self.made.0.push(path.to_owned());
+        Ok(())
     }
 
     fn sync(&mut self, path: &Path) -> io::Result<()> {
@@ -193,6 +230,21 @@ fn make_durably(folders: &mut impl Folders, path: &Path) -> io::Result<()> {
     make_durably(folders, parent)?;
     folders.make(path)?;
     folders.sync(parent)
+}
+
+/// `<data-dir>/member` is easily taken for the data directory, and moving what lies in it away would part data and log.
+fn refuse_member_folder(root: &Path) -> Result<(), DataDirError> {
+    let path = absolute(root).unwrap_or_else(|_| root.to_owned());
+    let holds = |name: &str| root.join(name).is_dir();
+    match path.parent() {
+        Some(parent) if path.ends_with("member") && (holds("snap") || holds("wal")) => {
+            Err(DataDirError::MemberFolder {
+                path: root.to_owned(),
+                parent: parent.to_owned(),
+            })
+        }
+        _ => Ok(()),
+    }
 }
 
 /// A directory that is there must be one that can be used.

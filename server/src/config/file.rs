@@ -236,7 +236,7 @@ fn text_of(flag: &Flag, value: &Value) -> Result<Option<String>, String> {
         (Kind::Duration, Value::Number(number)) if !number.is_f64() => {
             return Ok(Some(format!("{number}ns")));
         }
-        (Kind::Duration, _) => "a whole number of nanoseconds",
+        (Kind::Duration, _) => "a whole number of nanoseconds, such as 5000000000 for 5s",
         (Kind::Integer | Kind::Unsigned | Kind::Unsigned32, Value::Number(number))
             if !number.is_f64() =>
         {
@@ -246,9 +246,12 @@ fn text_of(flag: &Flag, value: &Value) -> Result<Option<String>, String> {
         (_, Value::String(text)) if flag.name != "log-outputs" => {
             return Ok((!text.is_empty()).then(|| text.clone()));
         }
-        (_, Value::Sequence(items)) => return list_text(items).map(Some),
+        (_, Value::Sequence(items)) if flag.name == "log-outputs" => {
+            return list_text(items).map(Some);
+        }
         _ if flag.name == "log-outputs" => "a list of texts",
-        _ => "text",
+        (_, Value::Sequence(_)) => "one text, its parts separated by commas",
+        _ => "text, in quotation marks if it looks like a number",
     };
     Err(format!("must be {wanted}"))
 }

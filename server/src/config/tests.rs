@@ -539,9 +539,16 @@ fn a_broken_file_names_file_and_key() {
     };
     check(
         "backend-batch-interval: 5s",
-        "backend-batch-interval: must be a whole number of nanoseconds",
+        "backend-batch-interval: must be a whole number of nanoseconds, such as 5000000000 for 5s",
     );
-    check("name: 7", "name: must be text");
+    check(
+        "name: 7",
+        "name: must be text, in quotation marks if it looks like a number",
+    );
+    check(
+        "listen-client-urls:\n  - http://127.0.0.1:1",
+        "listen-client-urls: must be one text, its parts separated by commas",
+    );
     check("pre-vote: yes please", "pre-vote: must be true or false");
     check(
         "log-outputs: stderr",
@@ -680,6 +687,34 @@ fn what_does_not_belong_is_named_with_a_remedy() {
             "{wal:?}"
         );
     }
+}
+
+#[test]
+fn the_member_folder_itself_is_no_data_directory() {
+    let dir = tempfile::tempdir().unwrap();
+    let member = dir.path().join("member");
+    fs::create_dir_all(member.join("snap")).unwrap();
+    let refused = DataDir::inspect(&member, &member.join("member/wal"), &mut Vec::new());
+    let text = refused.unwrap_err().to_string();
+    let remedy = format!("start with --data-dir {}", dir.path().display());
+    assert!(text.contains(&remedy), "{text}");
+}
+
+#[test]
+fn directories_of_a_refused_start_go_again_unless_they_hold_something() {
+    let dir = tempfile::tempdir().unwrap();
+    let (root, wal) = (dir.path().join("a/b"), dir.path().join("w/x"));
+    let made = || {
+        let looked = DataDir::inspect(&root, &wal, &mut Vec::new()).unwrap();
+        looked.create().unwrap()
+    };
+    made().remove();
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+    let made = made();
+    fs::write(root.join("member/snap/db"), "x").unwrap();
+    made.remove();
+    assert!(root.join("member/snap/db").exists());
+    assert!(!wal.exists() && !root.join("member/wal").exists());
 }
 
 #[test]

@@ -79,6 +79,8 @@ pub fn find(
         create_log(config, &*directory, wal_options, &facts)?;
     }
     let (log, metadata, fit) = read_log(dir, directory, wal_options, &facts)?;
+    let to_apply = log.last_index().0.saturating_sub(facts.applied.index);
+    warn_of_rebuilding(dir, tree.as_ref(), has_log, to_apply);
     let tree = match tree {
         Some(tree) => tree,
         None => read_tree(config, dir)?,
@@ -92,6 +94,24 @@ pub fn find(
         fit,
         view,
     })
+}
+
+/// Says so where the log makes up for a tree file that somebody took away or put back.
+fn warn_of_rebuilding(dir: &DataDir, tree: Option<&ReadTree>, has_log: bool, to_apply: u64) {
+    let why = match tree {
+        _ if !has_log || to_apply == 0 => return,
+        None => "the tree file is missing; the log makes it again",
+        Some(tree) if tree.report().sums == SumsState::Rebuilt => {
+            "the tree file is not the one its page sums were made for, as after a backup was put back; the log brings it up to \
+             date. To restore a backup, the log and db.sum must go first"
+        }
+        Some(_) => return,
+    };
+    tracing::warn!(
+        path = %dir.snap.join("db").display(),
+        entries_to_apply = to_apply,
+        "{why}"
+    );
 }
 
 fn read_tree(config: &Config, dir: &DataDir) -> Result<ReadTree, StartError> {

@@ -98,10 +98,16 @@ fn serve(config: &Config) -> Result<(), AnyError> {
         // Before anything is made: a refused first start leaves nothing to adopt.
         config.check_bootstrap()?;
     }
-    dir.create()?;
+    let made = dir.create()?;
     report_host(config, &plan);
 
-    let opened = open::open(config, &dir, nets)?;
+    let opened = match open::open(config, &dir, nets) {
+        Ok(opened) => opened,
+        Err(refused) => {
+            made.remove();
+            return Err(refused.into());
+        }
+    };
     let metrics = Metrics::new(
         MemberInfo {
             server_version: COMPATIBLE_VERSION.to_owned(),

@@ -41,7 +41,7 @@ pub enum StartError {
     Store(#[from] mvcc::OpenError),
     #[error(transparent)]
     Leases(#[from] LeaseLoadError),
-    #[error("tree file: {0}; restore this member from a backup or a peer")]
+    #[error("tree file: {0}; restore this member from a backup")]
     Cluster(String),
     #[error(
         "{wal} holds no log, but {tree} was written by a member that had one: mount or name the right --wal-dir; only to take the tree file as a backup, without what its log held, remove {tree}.sum first"

@@ -151,7 +151,7 @@ fn read_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsLoadError> {
     PrivateKeyDer::from_pem_slice(&bytes).map_err(|error| TlsLoadError::Malformed {
         flag: FLAG,
         path: path.to_owned(),
-        reason: format!("holds no usable private key ({error})"),
+        reason: format!("holds no usable private key ({error}); it must not be encrypted: `openssl pkey -in FILE -out PLAIN` decrypts one"),
     })
 }
 

@@ -29,7 +29,7 @@ pub enum CommandError {
          start a release that knows it"
     )]
     Version(u16),
-    #[error("log entry payload is damaged; restore this member from a peer")]
+    #[error("log entry payload is damaged; restore this member from a backup")]
     Damaged,
     #[error("log entry payload holds a transaction nested deeper than {TXN_DEPTH_MAX}")]
     TooDeep,

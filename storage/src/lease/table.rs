@@ -38,10 +38,10 @@ pub enum LeaseError {
 #[derive(Debug, Error)]
 pub enum LeaseLoadError {
     #[error(
-        "tree file: bucket lease: key {key:02x?} holds no readable lease; restore this member from a peer"
+        "tree file: bucket lease: key {key:02x?} holds no readable lease; restore this member from a backup"
     )]
     BadRecord { key: Vec<u8> },
-    #[error("tree file: {0}; restore this member from a peer")]
+    #[error("tree file: {0}; restore this member from a backup")]
     Damaged(#[source] TreeDamage),
 }
 

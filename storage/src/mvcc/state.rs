@@ -95,7 +95,7 @@ impl<T: TreeSnapshot> RecordSource for WriterSource<'_, T> {
 
 /// The file was whole at open: the ground has moved. Serving on would serve guesses.
 pub(super) fn damaged(damage: &TreeDamage) -> ! {
-    panic!("tree file: {damage}; this member stops; restore it from a peer")
+    panic!("tree file: {damage}; this member stops; restore it from a backup")
 }
 
 fn missing(revision: Revision) -> ! {

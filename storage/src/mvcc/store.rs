@@ -76,18 +76,18 @@ pub struct OpenReport {
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     #[error(
-        "tree file: bucket key: key {key:02x?} is not a revision; restore this member from a peer"
+        "tree file: bucket key: key {key:02x?} is not a revision; restore this member from a backup"
     )]
     BadRevisionKey { key: Vec<u8> },
     #[error(
-        "tree file: bucket key: revision {main}_{sub} holds no readable record; restore this member from a peer"
+        "tree file: bucket key: revision {main}_{sub} holds no readable record; restore this member from a backup"
     )]
     BadRecord { main: i64, sub: i64 },
     #[error(
-        "tree file: bucket meta: the {length} bytes of {key} cannot be read; restore this member from a peer"
+        "tree file: bucket meta: the {length} bytes of {key} cannot be read; restore this member from a backup"
     )]
     BadMeta { key: &'static str, length: usize },
-    #[error("tree file: {0}; restore this member from a peer")]
+    #[error("tree file: {0}; restore this member from a backup")]
     Damaged(#[source] TreeDamage),
 }
 

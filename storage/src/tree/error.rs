@@ -35,13 +35,13 @@ pub enum TreeError {
     /// No valid meta page: not a bbolt file, or both roots are gone.
     #[error(
         "tree file {path}: neither meta page is valid ({what}); \
-         restore it from a backup or rejoin this member"
+         restore it from a backup, or move db and db.sum away if the log holds everything since the member was founded"
     )]
     NoMeta { path: PathBuf, what: &'static str },
     /// A page that the tree needs is damaged.
     #[error(
         "tree file {path}: {damage} (byte offset {offset}); \
-         restore it from a backup or rejoin this member"
+         restore it from a backup, or move db and db.sum away if the log holds everything since the member was founded"
     )]
     Damaged {
         path: PathBuf,
@@ -51,7 +51,7 @@ pub enum TreeError {
     /// The file ends before its high-water mark.
     #[error(
         "tree file {path}: {have} bytes long but its pages end at {need}; \
-         restore it from a backup or rejoin this member"
+         restore it from a backup, or move db and db.sum away if the log holds everything since the member was founded"
     )]
     Truncated { path: PathBuf, have: u64, need: u64 },
     /// The file could not grow. Nothing was written and the published state stands: commit again when there is room.

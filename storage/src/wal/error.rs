@@ -13,7 +13,7 @@ use thiserror::Error;
 use super::types::{LogIndex, SegmentSequence};
 
 /// What to do about a damaged log; part of every such message.
-pub const REMEDY: &str = "restore this member from a backup or a peer";
+pub const REMEDY: &str = "restore this member from a backup";
 
 /// Bounds that do not fit each other.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
