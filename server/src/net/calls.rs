@@ -7,7 +7,7 @@
 use prost::Message;
 use wire::error::EtcdError;
 use wire::grpc::{
-    Call, CancelReason, Code, MethodId, PlainRequest, Responder, Route, Service, StreamId,
+    Call, CallKind, CancelReason, Code, MethodId, PlainRequest, Responder, Route, Service, StreamId,
 };
 use wire::kv::{DecodeError, RangeRequestRef};
 use wire::messages::etcdserverpb;
@@ -82,7 +82,7 @@ impl Service for Calls<'_> {
             if matches!(error, CallError::Etcd(EtcdError::RequestTooLarge)) {
                 self.proposal_refused(call);
             }
-            answer_error(call.stream, error, out);
+            answer_error(call.stream, self.worded(call.method, error), out);
         }
     }
 
@@ -134,6 +134,17 @@ pub(super) fn answer_error(stream: StreamId, error: CallError, out: &mut Respond
 }
 
 impl Calls<'_> {
+    /// gRPC for Go has words of its own for a unary request that cannot be read.
+    fn worded(&self, method: MethodId, error: CallError) -> CallError {
+        match error {
+            CallError::Decode(text) if METHODS[usize::from(method.0)].kind == CallKind::Unary => {
+                let text = format!("grpc: error unmarshalling request: {text}");
+                CallError::Status(Code::Internal, text)
+            }
+            error => error,
+        }
+    }
+
     /// A call reached its service: what etcd's interceptors ask.
     pub(super) fn begin(&mut self, call: &Call<'_>) -> Handled {
         self.state.books.began(call)?;
@@ -193,8 +204,13 @@ impl Calls<'_> {
 
     fn refuse(&self, method: MethodId, stream: StreamId, out: &mut Responder<'_>) {
         let method = &METHODS[usize::from(method.0)];
+        let instead = match method.name {
+            "Defragment" => "; stop the member and run `etcdutl defrag --data-dir`",
+            "Snapshot" => "; stop the member and copy member/snap/db",
+            _ => "",
+        };
         let text = format!(
-            "pilaster: {}/{} is not served by this version",
+            "pilaster: {}/{} is not served by this version{instead}",
             method.service, method.name
         );
         out.error(stream, Code::Unimplemented, &text);

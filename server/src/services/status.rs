@@ -5,7 +5,8 @@
 use prost::Message;
 use storage::mvcc::HashJob;
 use wire::messages::etcdserverpb::{
-    AlarmMember, AlarmType, HashKvResponse, MemberListResponse, ResponseHeader, StatusResponse,
+    AlarmMember, AlarmType, DowngradeInfo, HashKvResponse, MemberListResponse, ResponseHeader,
+    StatusResponse,
 };
 
 use crate::apply::cluster::ClusterView;
@@ -29,7 +30,9 @@ pub fn put_status(out: &mut Vec<u8>, shared: &Shared, revision: i64, quota_bytes
     if leader == 0 {
         errors.push("etcdserver: no leader".to_owned());
     }
-    errors.extend(cluster.alarms.iter().map(alarm_text));
+    let mut alarms: Vec<&AlarmMember> = cluster.alarms.iter().collect();
+    alarms.sort_by_key(|alarm| alarm.alarm);
+    errors.extend(alarms.into_iter().map(alarm_text));
     let status = StatusResponse {
         header: Some(header(shared, revision)),
         version: COMPATIBLE_VERSION.to_owned(),
@@ -43,15 +46,20 @@ pub fn put_status(out: &mut Vec<u8>, shared: &Shared, revision: i64, quota_bytes
         is_learner: false,
         storage_version: cluster.storage_version.clone(),
         db_size_quota: quota_bytes,
-        downgrade_info: None,
+        downgrade_info: Some(DowngradeInfo::default()),
     };
     status.encode(out).expect("a Vec has room");
 }
 
-/// A record's text form, as Go prints the message.
+/// A record's text form, as Go prints the message: fields that are zero are left out.
 fn alarm_text(alarm: &AlarmMember) -> String {
-    let kind = AlarmType::try_from(alarm.alarm).map_or("UNKNOWN", |kind| kind.as_str_name());
-    format!("memberID:{} alarm:{} ", alarm.member_id, kind)
+    let member = (alarm.member_id != 0).then(|| format!("memberID:{}", alarm.member_id));
+    let kind = (alarm.alarm != 0).then(|| match AlarmType::try_from(alarm.alarm) {
+        Ok(kind) => format!("alarm:{}", kind.as_str_name()),
+        Err(_) => format!("alarm:{}", alarm.alarm),
+    });
+    let fields: Vec<String> = member.into_iter().chain(kind).collect();
+    fields.join(" ")
 }
 
 pub fn put_hash_kv(out: &mut Vec<u8>, header: &wire::kv::ResponseHeader, job: &HashJob) {

@@ -325,7 +325,14 @@ impl Connection {
             self.deliver(slot, &assembly[PREFIX_BYTES..], service);
             self.incoming.recycle(assembly);
         } else if !call.assembly.is_empty() {
-            self.end_call(slot, Code::Internal, "unexpected EOF");
+            // As gRPC for Go: its unary calls pass the reader's error on, its streams give it a code.
+            let code = match call.kind {
+                CallKind::Unary => Code::Unknown,
+                _ => Code::Internal,
+            };
+            self.end_call(slot, code, "unexpected EOF");
+        } else if call.kind == CallKind::Unary {
+            self.end_call(slot, Code::Unknown, "EOF");
         } else if call.kind.has_single_request() {
             self.end_call(slot, Code::Internal, NO_REQUEST);
         } else {
