@@ -1,3 +1,5 @@
+// Watches through the official Go client: what they deliver, from where, and how they end. Called by main.go; every check prints its line.
+
 package main
 
 import (
