@@ -328,7 +328,7 @@ fn errors_reach_the_client() {
             let answered = call(client, "/t.T/Echo", Vec::new())
                 .await
                 .expect("an answer");
-            assert_eq!(answered.1, "13");
+            assert_eq!(answered.1, "2");
         },
     );
 }
