@@ -24,14 +24,24 @@ pub struct Config {
     pub check_quorum: bool,
     /// Campaign at once when this member is the only voter, instead of waiting for the timeout.
     pub campaign_when_alone: bool,
-    /// Answer reads from the leader's lease without a round of confirmation. Needs `check_quorum`
-    /// on every member and clocks whose rates differ by less than `lease_margin_ticks` in
-    /// `election_ticks`.
+    /// Answer reads from the leader's lease without a round of confirmation. Off by default, because
+    /// it rests on clocks where nothing else does. Needs, on every member:
+    ///
+    /// - `check_quorum`, this setting, and the same `election_ticks`;
+    /// - ticks of equal length within a bound: the leader's lease lasts at most `election_ticks -
+    ///   lease_margin_ticks` of its ticks, a follower's promise at least `election_ticks - 1` of its
+    ///   own (it may begin in the middle of one), and the first must be shorter. With 10 and 2 that
+    ///   is 8 slow ticks before 9 fast ones: rates may differ by less than one eighth;
+    /// - a driver that makes up for late ticks, and calls [`crate::Raft::on_woken`] when more than
+    ///   it makes up for are missing, in both cases after it took a read and before it hands it in.
+    ///   A clock that stops with the process cannot tell: where machines are suspended and their
+    ///   clocks with them, leave this off.
     pub lease_reads: bool,
-    /// How much sooner than its followers the leader lets its lease end.
+    /// How much sooner than its followers the leader lets its lease end. At least 1, for rounding.
     pub lease_margin_ticks: u32,
     /// A write that is not durable after so many ticks makes a leader hand over to another voter;
-    /// after twice as many it steps down. The only voter of a cluster waits instead: nobody could
+    /// after twice as many it steps down. At most half of `election_ticks` counts, so that it is
+    /// gone within one election timeout. The only voter of a cluster waits instead: nobody could
     /// take over.
     pub disk_stall_ticks: u32,
 
@@ -78,6 +88,9 @@ pub struct Config {
     /// Seeds the election timeouts and the number that tells this incarnation's reads from an
     /// earlier one's. The driver draws it anew at every start of a process.
     pub seed: u64,
+    /// What to do wrong.
+    #[cfg(feature = "sabotage")]
+    pub sabotage: Option<crate::Sabotage>,
 }
 
 impl Config {
@@ -110,6 +123,8 @@ impl Config {
             trim_hold_entries_max: 100_000,
             term_jump_max: 1 << 32,
             seed,
+            #[cfg(feature = "sabotage")]
+            sabotage: None,
         }
     }
 
@@ -129,9 +144,11 @@ impl Config {
             "lease_reads needs check_quorum"
         );
         assert!(
-            !self.lease_reads || self.lease_margin_ticks < self.election_ticks,
-            "lease_margin_ticks {} leaves no lease",
-            self.lease_margin_ticks
+            !self.lease_reads
+                || (1 <= self.lease_margin_ticks && self.lease_margin_ticks < self.election_ticks),
+            "lease_margin_ticks {} is not in 1 .. {}",
+            self.lease_margin_ticks,
+            self.election_ticks
         );
         assert!(self.inflight_messages_max >= 1 && self.inflight_entries_max >= 1);
         assert!(self.message_entries_max >= 1 && self.apply_entries_max >= 1);

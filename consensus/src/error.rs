@@ -54,6 +54,8 @@ pub enum ConfChangeError {
     NoVoters,
     #[error("the change names one member twice")]
     Repeated,
+    #[error("can only promote a learner that is in sync with the leader")]
+    LearnerBehind,
 }
 
 /// The bytes of an encoded membership change make no sense.

@@ -48,6 +48,29 @@ pub mod membership;
 pub mod quorum;
 mod random;
 
+/// Whether the core was told to do `$which` wrong: never, but in the copy that the simulator breaks
+/// on purpose (`sabotage.rs`).
+#[cfg(not(feature = "sabotage"))]
+macro_rules! is_sabotaged {
+    ($config:expr, $which:ident) => {
+        crate::never()
+    };
+}
+/// A function, so that a condition with it reads like any other; nothing is left of it.
+#[cfg(not(feature = "sabotage"))]
+#[inline(always)]
+const fn never() -> bool {
+    false
+}
+#[cfg(feature = "sabotage")]
+macro_rules! is_sabotaged {
+    ($config:expr, $which:ident) => {
+        $config.sabotage == Some(crate::sabotage::Sabotage::$which)
+    };
+}
+#[cfg(feature = "sabotage")]
+mod sabotage;
+
 // The machine.
 mod log;
 mod progress;
@@ -62,6 +85,8 @@ pub use raft::{Raft, Restored};
 pub use ready::{
     Leadership, LoadRequest, Outgoing, ReadState, Ready, SnapshotRequest, WriteNumber,
 };
+#[cfg(feature = "sabotage")]
+pub use sabotage::Sabotage;
 pub use status::{FollowerStatus, ProgressState, Role, Status};
 pub use types::{
     ENTRY_OVERHEAD_BYTES, Entry, EntryKind, HardState, LogIndex, LogPosition, MemberId, Term,

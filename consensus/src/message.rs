@@ -35,6 +35,11 @@ pub enum Body {
     VoteReply {
         granted: bool,
     },
+    /// Goes with the refusal of a vote for a log that is behind: the refusing member knows this entry
+    /// to be committed, and the candidate may hold it without knowing (`raft/conf.rs`).
+    Committed {
+        at: LogPosition,
+    },
     /// AppendEntries. `entries` follow `prev` without gap; empty tells the commit index or probes.
     Append {
         prev: LogPosition,
@@ -80,8 +85,10 @@ pub enum Body {
         context: u64,
         index: Option<LogIndex>,
     },
-    /// Proposals made at a member that does not lead. `batch` numbers them at the sender.
+    /// Proposals made at a member that does not lead. `batch` numbers them at the sender's process,
+    /// which `incarnation` names: so that a message that comes twice is taken once.
     Propose {
+        incarnation: u64,
         batch: u64,
         proposals: Vec<Proposal>,
     },

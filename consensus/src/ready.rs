@@ -51,11 +51,13 @@ pub struct Ready {
     pub install: Option<SnapshotMeta>,
     /// Second of the write. Present whenever term or vote changed, and along with entries when the
     /// commit index moved: membership changes rely on an entry never being durable without the
-    /// commit index it came with.
+    /// commit index it came with. A crash may keep it without the entries: it never covers what
+    /// they replace.
     pub hard_state: Option<HardState>,
     /// Third of the write. Contiguous. When `entries[0].index` is not above the last entry written
     /// before, the log is truncated from there first (`truncates` says so): the old suffix must not
-    /// come back after a crash.
+    /// come back after a crash. A crash may keep a part of the write: its fields in this order, of
+    /// the entries the first.
     pub entries: Vec<Entry>,
     /// `entries` replaces a suffix of the log that was handed out earlier.
     pub truncates: bool,

@@ -188,7 +188,7 @@ impl Log {
     /// Drops the suffix from `index` on. Writes under way that hold it no longer count for it.
     pub(crate) fn truncate_from(&mut self, index: LogIndex) {
         assert!(
-            index > self.commit && index <= self.last,
+            cfg!(feature = "sabotage") || (index > self.commit && index <= self.last),
             "truncation from {index:?}, commit {:?}, last {:?}",
             self.commit,
             self.last
@@ -206,12 +206,16 @@ impl Log {
         self.last = index.prev();
         self.handed = self.handed.min(self.last);
         self.durable = self.durable.min(self.last);
+        #[cfg(feature = "sabotage")]
+        {
+            self.commit = self.commit.min(self.last);
+        }
     }
 
     /// Starts anew behind a snapshot. Nothing is durable until the install is reported.
     pub(crate) fn restore(&mut self, base: LogPosition) {
         assert!(
-            base.index > self.commit,
+            cfg!(feature = "sabotage") || base.index > self.commit,
             "snapshot {base:?} is behind commit {:?}",
             self.commit
         );
@@ -246,11 +250,13 @@ impl Log {
         self.durable = self.durable.max(index);
     }
 
-    /// Copies the entries not yet handed to the disk.
-    pub(crate) fn hand_out(&mut self, out: &mut Vec<Entry>) {
+    /// Copies the entries not yet handed to the disk, or the first of them.
+    pub(crate) fn hand_out(&mut self, only_first: bool, out: &mut Vec<Entry>) {
         let from = self.slot(self.handed.next());
-        out.extend(self.tail.range(from..).map(|slot| slot.entry.clone()));
-        self.handed = self.last;
+        let count = if only_first { 1 } else { usize::MAX };
+        let rest = self.tail.range(from..).take(count);
+        out.extend(rest.map(|slot| slot.entry.clone()));
+        self.handed = self.handed.plus(out.len() as u64);
     }
 
     pub(crate) fn has_unhanded(&self) -> bool {
@@ -286,7 +292,12 @@ impl Log {
             "applied {index:?}, handed out {:?}",
             self.applying
         );
-        self.applied = self.applied.max(index);
+        assert!(
+            index >= self.applied,
+            "applied {index:?} after {:?}",
+            self.applied
+        );
+        self.applied = index;
         let pending = self.conf_changes.front();
         assert!(
             pending.is_none_or(|at| *at > self.applied),

@@ -16,6 +16,11 @@
 //!    neighbouring memberships overlap (`membership/change.rs`), so no quorum of its own either.
 //!
 //! Hence any two elections, and any election and any commit, are decided in overlapping quorums.
+//!
+//! A member may need the vote of one that was removed: it holds the removal and does not know that
+//! it is committed. If the removed one has the longer log, it refuses, and may not campaign itself.
+//! So whoever refuses for its log also says what it knows to be committed (`election.rs`); that
+//! makes the other one apply the removal, and it needs that vote no more.
 
 use super::Raft;
 use crate::membership::{ConfChange, Membership};

@@ -42,7 +42,8 @@ impl Raft {
     pub(super) fn can_campaign(&self) -> bool {
         self.membership.is_voter(self.config.id)
             && !self.is_installing()
-            && !self.log.has_committed_conf_change()
+            && (!self.log.has_committed_conf_change()
+                || is_sabotaged!(self.config, CampaignBeforeApplied))
             && !self.is_disk_stalled()
     }
 
@@ -176,6 +177,7 @@ impl Raft {
         self.progress.clear();
         self.transfer = None;
         self.leaving = None;
+        self.taken.clear();
         self.votes.clear();
         self.set_leader(leader);
     }
@@ -208,6 +210,8 @@ impl Raft {
     /// assumed.
     fn is_bound_by_lease(&self) -> bool {
         self.config.lease_reads
+            && !is_sabotaged!(self.config, LeaseUnpromised)
+            && !is_sabotaged!(self.config, LeaseForgotten)
             && self.now < self.lease_promise_end
             && !self.membership.is_sole_voter(self.config.id)
     }
@@ -228,11 +232,13 @@ impl Raft {
 
     /// `term` is the one the sender would take; it may be below, equal to or above ours.
     pub(super) fn on_pre_vote(&mut self, from: MemberId, term: Term, last: LogPosition) {
-        if term >= self.term && self.is_leader_alive() {
+        let is_led = self.is_leader_alive() && !is_sabotaged!(self.config, PreVoteAlways);
+        if term >= self.term && is_led {
             return self.ignored.count(Ignored::LeaderAlive);
         }
         let is_free = term > self.term || (term == self.term && self.may_vote_for(from));
-        let granted = is_free && last.is_up_to_date_with(self.log_to_judge_by());
+        let is_up_to_date = self.is_up_to_date(last);
+        let granted = is_free && is_up_to_date;
         let term = if granted { term } else { self.term };
         let after = if granted {
             WriteNumber::NONE
@@ -244,6 +250,9 @@ impl Raft {
             body: Body::PreVoteReply { granted },
         };
         self.send_message(from, after, message);
+        if !is_up_to_date {
+            self.tell_commit(from, last);
+        }
     }
 
     pub(super) fn on_pre_vote_reply(&mut self, from: MemberId, term: Term, granted: bool) {
@@ -253,37 +262,56 @@ impl Raft {
         self.record_vote(from, granted);
     }
 
-    /// What a candidate's log must reach up to.
-    ///
-    /// The end of ours, with one exception. A leader that was removed may hold entries behind its
-    /// removal, which is committed. If it fell before the others learned of that, they still need
-    /// its vote; by the end of its log it would refuse them for ever, and it may not campaign
-    /// itself: the cluster would stand still. So whoever does not vote as of the last change in its
-    /// log judges by what it knows to be committed. That is safe: behind that change no commit
-    /// counts this member (a later change that made it a voter would be in its log, were there an
-    /// entry that it acknowledged behind that), so it is in no quorum that the candidate's must
-    /// meet.
-    fn log_to_judge_by(&self) -> LogPosition {
-        if self.membership.is_voter(self.config.id) || self.log.has_pending_conf_change() {
-            return self.log.last();
-        }
+    /// Whether a candidate whose log ends at `last` may lead, as far as this member can tell.
+    fn is_up_to_date(&self, last: LogPosition) -> bool {
+        last.is_up_to_date_with(self.log.last())
+            || is_sabotaged!(self.config, VoteForAnyLog)
+            || (is_sabotaged!(self.config, RemovedVotesByCommit)
+                && !self.membership.is_voter(self.config.id)
+                && !self.log.has_pending_conf_change()
+                && last.index >= self.log.commit())
+    }
+
+    /// A candidate whose log is behind may still hold something it does not know to be committed,
+    /// such as the very change after which it would not need this vote (`conf.rs`).
+    fn tell_commit(&mut self, to: MemberId, last: LogPosition) {
         let commit = self.log.commit();
+        if commit > last.index {
+            return;
+        }
         let term = self
             .log
             .term_at(commit)
             .expect("the log holds the term of its commit index");
-        LogPosition::new(commit, term)
+        let at = LogPosition::new(commit, term);
+        self.send(to, self.writes.after_state(), Body::Committed { at });
+    }
+
+    /// Another member knows this entry to be committed.
+    pub(super) fn on_committed(&mut self, at: LogPosition) {
+        if self.role == Role::Leader || at.index <= self.log.commit() || !self.log.matches(at) {
+            return self.ignored.count(Ignored::Stale);
+        }
+        self.log.commit_to(at.index);
+        if self.role != Role::Follower && self.log.has_committed_conf_change() {
+            // It must take effect first.
+            self.become_follower(self.term, None);
+        }
     }
 
     fn may_vote_for(&self, candidate: MemberId) -> bool {
-        self.vote == Some(candidate) || (self.vote.is_none() && self.leader.is_none())
+        let is_free = self.vote.is_none() && self.leader.is_none();
+        is_free
+            || self.vote == Some(candidate)
+            || (is_sabotaged!(self.config, VoteTwice) && self.role == Role::Follower)
     }
 
     pub(super) fn on_vote(&mut self, from: MemberId, last: LogPosition) {
-        let granted = self.may_vote_for(from) && last.is_up_to_date_with(self.log_to_judge_by());
+        let is_up_to_date = self.is_up_to_date(last);
+        let granted = self.may_vote_for(from) && is_up_to_date;
         if granted {
             assert!(self.role != Role::Leader && self.role != Role::Candidate);
-            if self.vote.is_none() {
+            if self.vote != Some(from) {
                 self.vote = Some(from);
                 self.writes.mark_state();
             }
@@ -293,6 +321,9 @@ impl Raft {
             self.restart_election_timer();
         }
         self.send(from, self.writes.after_state(), Body::VoteReply { granted });
+        if !is_up_to_date {
+            self.tell_commit(from, last);
+        }
     }
 
     pub(super) fn on_vote_reply(&mut self, from: MemberId, granted: bool) {

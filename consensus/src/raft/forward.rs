@@ -9,12 +9,12 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 
 use super::Raft;
-use crate::error::ProposeError;
+use crate::error::{ConfChangeError, ProposeError};
 use crate::ignored::Ignored;
-use crate::membership::ConfChange;
+use crate::membership::{ConfChange, ConfStep};
 use crate::message::{Body, Proposal};
 use crate::ready::WriteNumber;
-use crate::status::Role;
+use crate::status::{ProgressState, Role};
 use crate::types::{ENTRY_OVERHEAD_BYTES, Entry, EntryKind, LogIndex, MemberId};
 
 /// Proposals of this member on their way to the leader.
@@ -37,6 +37,63 @@ struct Sent {
     entries: usize,
     bytes: u64,
     tick: u64,
+}
+
+/// Which batches a leader has seen in its term. A message may come twice; its proposals must not.
+/// An earlier term's message is ignored for its term, so nothing need be remembered beyond it.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Taken {
+    senders: VecDeque<Sender>,
+}
+
+/// The batches of one process of one member.
+#[derive(Clone, Debug)]
+struct Sender {
+    id: MemberId,
+    incarnation: u64,
+    highest: u64,
+    /// Bit `n`: batch `highest - n` was seen.
+    window: u64,
+}
+
+/// Processes remembered in one term. Beyond that the oldest is forgotten: it takes so many restarts
+/// of other members under one leader, and a message that is late by all of them.
+const SENDERS_MAX: usize = 256;
+
+impl Taken {
+    pub(super) fn clear(&mut self) {
+        self.senders.clear();
+    }
+
+    /// Notes the batch; `false` if it was seen before, or may have been.
+    fn is_new(&mut self, id: MemberId, incarnation: u64, batch: u64) -> bool {
+        let known = self
+            .senders
+            .iter_mut()
+            .find(|s| s.id == id && s.incarnation == incarnation);
+        let Some(sender) = known else {
+            if self.senders.len() >= SENDERS_MAX {
+                self.senders.pop_front();
+            }
+            self.senders.push_back(Sender {
+                id,
+                incarnation,
+                highest: batch,
+                window: 1,
+            });
+            return true;
+        };
+        if batch > sender.highest {
+            let shift = batch - sender.highest;
+            sender.window = sender.window.checked_shl(shift.min(64) as u32).unwrap_or(0) | 1;
+            sender.highest = batch;
+            return true;
+        }
+        let behind = sender.highest - batch;
+        let is_new = behind < 64 && sender.window & (1 << behind) == 0;
+        sender.window |= 1_u64.checked_shl(behind.min(64) as u32).unwrap_or(0);
+        is_new
+    }
 }
 
 fn cost_bytes(payload: &Bytes) -> u64 {
@@ -100,11 +157,34 @@ impl Raft {
                 leader: self.leader,
             });
         }
-        if self.log.has_pending_conf_change() || !self.has_committed_in_term() {
+        let is_pending =
+            self.log.has_pending_conf_change() && !is_sabotaged!(self.config, ChangeBeforeApplied);
+        if is_pending || !self.has_committed_in_term() {
             return Err(ProposeError::ConfChangePending);
         }
         self.membership.after(change)?;
+        for step in &change.steps {
+            if let ConfStep::AddVoter(id) = *step
+                && self.membership.is_learner(id)
+                && !self.is_in_sync(id)
+            {
+                return Err(ConfChangeError::LearnerBehind.into());
+            }
+        }
         Ok(())
+    }
+
+    /// The rule for promoting a learner (thesis section 4.2.1): it is being heard, receives entries
+    /// rather than a snapshot, and has nine tenths of the log, as with etcd. Otherwise its vote
+    /// could be needed long before it can give any.
+    fn is_in_sync(&self, learner: MemberId) -> bool {
+        let last = self.log.last_index().0;
+        self.progress.iter().any(|p| {
+            p.id == learner
+                && p.is_active
+                && p.state == ProgressState::Replicate
+                && p.matched.0 >= last - last / 10
+        })
     }
 
     /// Appends an entry of this leader's term.
@@ -180,6 +260,7 @@ impl Raft {
             tick: self.now,
         };
         let body = Body::Propose {
+            incarnation: self.incarnation,
             batch: f.number,
             proposals,
         };
@@ -187,7 +268,19 @@ impl Raft {
         self.send(leader, WriteNumber::NONE, body);
     }
 
-    pub(super) fn on_propose(&mut self, from: MemberId, batch: u64, proposals: Vec<Proposal>) {
+    pub(super) fn on_propose(
+        &mut self,
+        from: MemberId,
+        incarnation: u64,
+        batch: u64,
+        proposals: Vec<Proposal>,
+    ) {
+        if self.role == Role::Leader
+            && !self.taken.is_new(from, incarnation, batch)
+            && !is_sabotaged!(self.config, ProposalTwice)
+        {
+            return self.ignored.count(Ignored::Stale);
+        }
         let accepted = self.take_proposals(proposals);
         if !accepted {
             let reason = if self.role == Role::Leader {
@@ -262,5 +355,51 @@ impl Raft {
     /// How many forwarded proposals are known not to have reached a leader's log.
     pub fn forwards_refused(&self) -> u64 {
         self.forwards_refused
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_batch_is_new_once_in_whatever_order() {
+        let mut taken = Taken::default();
+        let mut check = |incarnation, batch, expected| {
+            let is_new = taken.is_new(MemberId(2), incarnation, batch);
+            assert_eq!(is_new, expected, "{incarnation} {batch}");
+        };
+        for (batch, expected) in [
+            (5, true),
+            (5, false),
+            (3, true),
+            (7, true),
+            (3, false),
+            (6, true),
+        ] {
+            check(1, batch, expected);
+        }
+        // A restarted member numbers from the start again; what its earlier process sent is still
+        // known.
+        check(2, 5, true);
+        check(1, 7, false);
+        // Too far back to be sure.
+        check(1, 71, true);
+        check(1, 8, true);
+        check(1, 7, false);
+        check(1, 4, false);
+        check(1, 500, true);
+        check(1, 71, false);
+        check(1, u64::MAX, true);
+        check(1, 500, false);
+    }
+
+    #[test]
+    fn only_so_many_processes_are_remembered() {
+        let mut taken = Taken::default();
+        for incarnation in 0..2 * SENDERS_MAX as u64 {
+            assert!(taken.is_new(MemberId(2), incarnation, 1));
+        }
+        assert_eq!(taken.senders.len(), SENDERS_MAX);
     }
 }

@@ -18,7 +18,7 @@ mod snapshot;
 mod transfer;
 mod writes;
 
-use self::forward::Forwards;
+use self::forward::{Forwards, Taken};
 use self::reads::Reads;
 use self::transfer::Transfer;
 use self::writes::Writes;
@@ -124,6 +124,8 @@ pub struct Raft {
     reads: Reads,
     forwards: Forwards,
     forwards_refused: u64,
+    /// Leader: which batches of other members arrived in this term.
+    taken: Taken,
     stalls: u64,
 
     writes: Writes,
@@ -136,6 +138,9 @@ pub struct Raft {
     loads: Vec<LoadRequest>,
     load_id: u64,
     snapshots: Vec<SnapshotRequest>,
+    /// Requests the driver has yet to answer. At most as many as it leaves unanswered.
+    loads_open: Vec<u64>,
+    snapshots_open: Vec<MemberId>,
     leadership: Leadership,
     ignored: IgnoredCounts,
     /// Empty buffers for append messages.
@@ -148,7 +153,15 @@ impl Raft {
     pub fn new(config: Config, restored: Restored) -> Raft {
         config.check();
         restored.membership.check();
-        let HardState { term, vote, commit } = restored.hard_state;
+        let HardState {
+            mut term,
+            mut vote,
+            commit,
+        } = restored.hard_state;
+        if restored.log_base.term > term {
+            // A crash kept an installed snapshot without the hard state that came after it.
+            (term, vote) = (restored.log_base.term, None);
+        }
         let log = Log::new(
             restored.log_base,
             &restored.term_starts,
@@ -187,6 +200,7 @@ impl Raft {
             reads: Reads::default(),
             forwards: Forwards::default(),
             forwards_refused: 0,
+            taken: Taken::default(),
             stalls: 0,
             writes: Writes::default(),
             commit_written: log.commit(),
@@ -196,6 +210,8 @@ impl Raft {
             loads: Vec::new(),
             load_id: 0,
             snapshots: Vec::new(),
+            loads_open: Vec::new(),
+            snapshots_open: Vec::new(),
             leadership: Leadership {
                 role: Role::Follower,
                 term,
@@ -223,6 +239,20 @@ impl Raft {
             if self.election_elapsed >= self.election_timeout {
                 self.on_election_timeout();
             }
+        }
+    }
+
+    /// The process stood still for a while, or time was lost in some other way: fewer ticks were
+    /// counted than passed. To be called before any other input. Whatever rests on this member's
+    /// count of ticks is given up: its lease, and the impatience of a follower, which has yet to
+    /// look at what arrived meanwhile.
+    pub fn on_woken(&mut self) {
+        if is_sabotaged!(self.config, LeaseOutlivesPause) {
+            return;
+        }
+        self.reads.end_lease();
+        if self.role != Role::Leader {
+            self.election_elapsed = 0;
         }
     }
 
@@ -288,6 +318,7 @@ impl Raft {
         } = body
             && self.config.check_quorum
             && self.is_leader_alive()
+            && !is_sabotaged!(self.config, LeaseUnpromised)
         {
             return self.ignored.count(Ignored::LeaderAlive);
         }
@@ -300,6 +331,7 @@ impl Raft {
             Body::PreVoteReply { granted } => self.on_pre_vote_reply(from, term, granted),
             Body::Vote { last, .. } => self.on_vote(from, last),
             Body::VoteReply { granted } => self.on_vote_reply(from, granted),
+            Body::Committed { at } => self.on_committed(at),
             Body::Append {
                 prev,
                 commit,
@@ -330,7 +362,11 @@ impl Raft {
             } => {
                 self.on_read_index_reply(from, incarnation, context, index);
             }
-            Body::Propose { batch, proposals } => self.on_propose(from, batch, proposals),
+            Body::Propose {
+                incarnation,
+                batch,
+                proposals,
+            } => self.on_propose(from, incarnation, batch, proposals),
             Body::ProposeReply { batch, accepted } => self.on_propose_reply(batch, accepted),
         }
     }
@@ -351,11 +387,14 @@ impl Raft {
         self.send(from, self.writes.after_state(), reply);
     }
 
-    /// Write `through` and all before it are durable.
+    /// Write `through` and all before it are durable. Asserts that this is news: each write is
+    /// reported once, by its own number or by a later one.
+    /// `NONE` says nothing.
     pub fn on_synced(&mut self, through: WriteNumber) {
-        let Some(synced) = self.writes.complete(through) else {
+        if through == WriteNumber::NONE {
             return;
-        };
+        }
+        let synced = self.writes.complete(through);
         self.log.set_durable(synced.last);
         if let Some(installed) = synced.installed {
             // A newer snapshot may have been taken meanwhile; the log is then further on already.
@@ -369,7 +408,8 @@ impl Raft {
         }
     }
 
-    /// The state machine has applied everything through `index`.
+    /// The state machine has applied everything through `index`. Asserts that so much was handed out
+    /// to be applied, and that it is not less than was reported before.
     pub fn on_applied(&mut self, index: LogIndex) {
         self.log.set_applied(index);
         // The changes that made it the only voter may have been among these.
@@ -389,6 +429,12 @@ impl Raft {
 
     fn send_message(&mut self, to: MemberId, after: WriteNumber, message: Message) {
         assert!(to != self.config.id, "a member does not write to itself");
+        let is_hasty = match message.body {
+            Body::VoteReply { .. } => is_sabotaged!(self.config, VoteNotDurable),
+            Body::AppendAck { .. } => is_sabotaged!(self.config, AckNotDurable),
+            _ => false,
+        };
+        let after = if is_hasty { WriteNumber::NONE } else { after };
         self.messages.push(Outgoing { to, after, message });
     }
 
@@ -403,7 +449,8 @@ impl Raft {
             .map_or(0, |p| p.round)
     }
 
-    /// Moves everything there is to do into `out`, whose old content is dropped.
+    /// Moves what there is to do into `out`, whose old content is dropped. To be called until it
+    /// comes back empty: what must be two writes comes in two calls.
     pub fn ready(&mut self, out: &mut Ready) {
         out.clear();
         if self.role == Role::Leader {
@@ -441,25 +488,32 @@ impl Raft {
         if !has_state && !self.log.has_unhanded() && self.install.is_none() {
             return;
         }
+        out.truncates = std::mem::take(&mut self.truncates);
+        // The commit index is written before the entries it came with. If a crash keeps it without
+        // them, it must not cover what they were to replace: member holds 10 of term 3; takes 10 to
+        // 12 of term 4 with commit 11; the write is torn behind its state; after the restart 10 of
+        // term 3 would count as committed. So a write that replaces entries holds the first of them
+        // and a commit index before it; the next one brings the others.
+        let commit = match out.truncates {
+            true => self.log.commit().min(self.log.handed()),
+            false => self.log.commit(),
+        };
         // A commit index alone is not worth a write, but an entry must not be durable without the
         // commit index that came with it (`conf.rs`, rule 2).
-        if has_state || self.install.is_some() || self.commit_written != self.log.commit() {
-            self.commit_written = self.log.commit();
-            out.hard_state = Some(self.hard_state());
+        let has_commit =
+            self.commit_written != commit && !is_sabotaged!(self.config, CommitIndexNotWritten);
+        if has_state || self.install.is_some() || has_commit {
+            self.commit_written = commit;
+            out.hard_state = Some(HardState {
+                term: self.term,
+                vote: self.vote,
+                commit,
+            });
         }
         out.install = self.install.take();
-        out.truncates = std::mem::take(&mut self.truncates);
-        self.log.hand_out(&mut out.entries);
+        self.log.hand_out(out.truncates, &mut out.entries);
         let installed = out.install.as_ref().map(|snapshot| snapshot.last.index);
         out.write = self.writes.emit(self.log.handed(), self.now, installed);
-    }
-
-    fn hard_state(&self) -> HardState {
-        HardState {
-            term: self.term,
-            vote: self.vote,
-            commit: self.log.commit(),
-        }
     }
 
     pub fn status(&self) -> Status {

@@ -155,7 +155,8 @@ impl Raft {
 
     fn admit_read(&mut self, mut read: Read) -> bool {
         assert!(self.role == Role::Leader);
-        if self.has_committed_in_term() && self.has_lease() {
+        let is_free = is_sabotaged!(self.config, ReadWithoutQuorum);
+        if self.has_committed_in_term() && (self.has_lease() || is_free) {
             read.index = self.log.commit();
             self.answer_read(read);
             return true;
@@ -163,7 +164,8 @@ impl Raft {
         if self.reads.len() >= self.config.reads_pending_max {
             return false;
         }
-        if self.has_committed_in_term() {
+        let is_early = is_sabotaged!(self.config, ReadBeforeFirstCommit);
+        if self.has_committed_in_term() || is_early {
             self.queue_read(read);
         } else {
             self.reads.parked.push_back(read);
@@ -175,6 +177,9 @@ impl Raft {
         read.index = self.log.commit();
         // The round under way may have begun before this read arrived: only the next one counts.
         read.round = self.reads.round + 1;
+        if is_sabotaged!(self.config, ReadJoinsRound) && self.reads.confirmed < self.reads.round {
+            read.round = self.reads.round;
+        }
         self.reads.queue.push_back(read);
     }
 

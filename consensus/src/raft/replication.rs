@@ -68,6 +68,7 @@ impl Raft {
         if has_entries && p.next < tail_first {
             self.load_id += 1;
             p.loading = Some(self.load_id);
+            self.loads_open.push(self.load_id);
             self.loads.push(LoadRequest {
                 id: self.load_id,
                 from: p.next,
@@ -115,8 +116,12 @@ impl Raft {
         );
     }
 
-    /// The answer to a [`LoadRequest`]; empty when the log could not give the first entry.
+    /// The answer to a [`LoadRequest`]; empty when the log could not give the first entry. Asserts
+    /// that there was such a request, not yet answered, and that these are its entries.
     pub fn on_entries_loaded(&mut self, id: u64, entries: Vec<Entry>) {
+        let open = self.loads_open.iter().position(|open| *open == id);
+        let open = open.unwrap_or_else(|| panic!("load {id} is not open"));
+        self.loads_open.swap_remove(open);
         // The follower may be gone, or may have moved on; so may we.
         let Some(slot) = self.progress.iter().position(|p| p.loading == Some(id)) else {
             return;
@@ -173,8 +178,12 @@ impl Raft {
         for slot in 0..self.progress.len() {
             let p = &self.progress[slot];
             // Only what the follower is known to have: its log may differ above.
+            let known = match is_sabotaged!(self.config, CommitUnmatched) {
+                true => self.log.last_index(),
+                false => p.matched,
+            };
             let body = Body::Heartbeat {
-                commit: self.log.commit().min(p.matched),
+                commit: self.log.commit().min(known),
                 round,
             };
             self.send(p.id, WriteNumber::NONE, body);
@@ -275,8 +284,14 @@ impl Raft {
     /// Commits what a quorum holds durably, if it is of this term.
     pub(super) fn maybe_commit(&mut self) {
         assert!(self.role == Role::Leader, "only a leader counts");
-        let reached = LogIndex(quorum::reached(&self.membership, |id| {
-            if id == self.config.id {
+        #[cfg(feature = "sabotage")]
+        let membership = &self.sabotaged_membership();
+        #[cfg(not(feature = "sabotage"))]
+        let membership = &self.membership;
+        let reached = LogIndex(quorum::reached(membership, |id| {
+            if id == self.config.id && is_sabotaged!(self.config, LeaderCountsUnsynced) {
+                self.log.last_index().0
+            } else if id == self.config.id {
                 self.log.durable().0
             } else {
                 self.progress
@@ -285,11 +300,12 @@ impl Raft {
                     .map_or(0, |p| p.matched.0)
             }
         }));
-        if reached <= self.log.commit() || reached < self.term_start {
+        let counts_older = is_sabotaged!(self.config, CommitOlderTerm);
+        if reached <= self.log.commit() || (reached < self.term_start && !counts_older) {
             return;
         }
         assert!(
-            self.log.term_at(reached) == Some(self.term),
+            self.log.term_at(reached) == Some(self.term) || counts_older,
             "{reached:?} is not of our term"
         );
         let was_current = self.has_committed_in_term();
@@ -297,6 +313,18 @@ impl Raft {
         if !was_current {
             self.unpark_reads();
         }
+    }
+
+    #[cfg(feature = "sabotage")]
+    fn sabotaged_membership(&self) -> crate::Membership {
+        let mut membership = self.membership.clone();
+        if is_sabotaged!(self.config, JointByOneMajority) {
+            membership.voters_outgoing.clear();
+        }
+        if is_sabotaged!(self.config, LearnerCounts) {
+            membership.voters.append(&mut membership.learners);
+        }
+        membership
     }
 
     /// This leader committed an entry of its own term, so its commit index is not behind anybody's.
@@ -329,7 +357,9 @@ impl Raft {
         if is_foreign(prev) || entries.iter().any(|e| is_foreign(e.position())) {
             return self.ignored.count(Ignored::ConflictsWithCommitted);
         }
-        if prev.index > committed && !self.log.matches(prev) {
+        let is_unchecked =
+            is_sabotaged!(self.config, AppendUnchecked) && prev.index <= self.log.last_index();
+        if prev.index > committed && !self.log.matches(prev) && !is_unchecked {
             let last = self.log.last_index();
             let hint = self.log.last_not_above(prev.index, prev.term);
             let body = Body::AppendReject {
@@ -339,6 +369,14 @@ impl Raft {
             };
             return self.send(from, self.writes.after_state(), body);
         }
+        let cut = prev.index.next();
+        let is_behind = cut >= self.log.tail_first() && cut <= self.log.last_index();
+        if is_sabotaged!(self.config, TruncateBelowCommit) && is_behind {
+            self.truncates |= cut <= self.log.handed();
+            self.log.truncate_from(cut);
+            self.writes.cut(prev.index);
+        }
+        let committed = self.log.commit();
         self.take_entries(committed, &mut entries);
         self.recycle(entries);
 
@@ -361,7 +399,9 @@ impl Raft {
                 );
                 self.truncates |= entry.index <= self.log.handed();
                 self.log.truncate_from(entry.index);
-                self.writes.cut(entry.index.prev());
+                if !is_sabotaged!(self.config, OverwrittenWriteCounts) {
+                    self.writes.cut(entry.index.prev());
+                }
             }
             self.log.append(entry);
         }
@@ -370,9 +410,10 @@ impl Raft {
     /// Acknowledges the log through `matched` once it is durable. An acknowledgement that has not
     /// left yet and says less is replaced.
     pub(super) fn acknowledge(&mut self, to: MemberId, matched: LogIndex) {
+        let (handed, durable) = (self.log.handed(), self.log.durable());
         let after = self
             .writes
-            .after_entries(matched, self.log.handed(), self.log.durable());
+            .after_entries(matched, handed, durable, self.truncates);
         let commit = self.log.commit();
         if let Some(last) = self.messages.last_mut()
             && last.to == to

@@ -24,12 +24,17 @@ impl Raft {
             return;
         }
         p.become_snapshot();
-        self.snapshots.push(SnapshotRequest { to: p.id, at_least });
+        let to = p.id;
+        self.snapshots.push(SnapshotRequest { to, at_least });
+        self.snapshots_open.push(to);
     }
 
     /// The answer to a [`SnapshotRequest`]: all data through `index` reached `to` and was taken
-    /// there (`Some`), or it failed.
+    /// there (`Some`), or it failed. Asserts that there was such a request, not yet answered.
     pub fn on_snapshot_sent(&mut self, to: MemberId, index: Option<LogIndex>) {
+        let open = self.snapshots_open.iter().position(|open| *open == to);
+        let open = open.unwrap_or_else(|| panic!("no snapshot for {to:?} is open"));
+        self.snapshots_open.swap_remove(open);
         let Some(p) = self.progress_mut(to) else {
             return;
         };
@@ -59,9 +64,9 @@ impl Raft {
     /// Whether a snapshot offered by a leader is worth receiving; `step` of
     /// [`crate::Body::Snapshot`] decides.
     pub fn wants_snapshot(&self, snapshot: &SnapshotMeta) -> bool {
-        snapshot.last.index > self.log.commit()
+        (snapshot.last.index > self.log.commit() || is_sabotaged!(self.config, OldSnapshotTaken))
             && snapshot.membership.contains(self.config.id)
-            && !self.log.matches(snapshot.last)
+            && (!self.log.matches(snapshot.last) || is_sabotaged!(self.config, OldSnapshotTaken))
     }
 
     pub(super) fn on_snapshot(&mut self, from: MemberId, snapshot: SnapshotMeta) {

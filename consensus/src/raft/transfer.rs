@@ -74,7 +74,9 @@ impl Raft {
             // From now on followers may vote for the target although they hear from us: no read may
             // rest on their promise for the rest of this term, even if the hand-over fails, for the
             // message may arrive late.
-            self.reads.void_lease();
+            if !is_sabotaged!(self.config, LeaseOutlivesHandOver) {
+                self.reads.void_lease();
+            }
             self.send(transfer.to, WriteNumber::NONE, Body::TimeoutNow);
         }
     }
@@ -117,11 +119,12 @@ impl Raft {
     /// A leader whose disk stands still can neither count itself nor apply: hand over, then step
     /// down.
     pub(super) fn tick_disk_stall(&mut self) {
-        if self.membership.is_sole_voter(self.config.id) || !self.is_disk_stalled() {
+        let is_blind = is_sabotaged!(self.config, StalledLeaderStays);
+        if self.membership.is_sole_voter(self.config.id) || !self.is_disk_stalled() || is_blind {
             return;
         }
         let age = self.writes.oldest_age(self.now);
-        if age >= 2 * u64::from(self.config.disk_stall_ticks) {
+        if age >= 2 * self.disk_stall_ticks() {
             self.stalls += 1;
             self.become_follower(self.term, None);
         } else if self.transfer.is_none()
@@ -133,7 +136,12 @@ impl Raft {
 
     pub(super) fn is_disk_stalled(&self) -> bool {
         !self.membership.is_sole_voter(self.config.id)
-            && self.writes.oldest_age(self.now) >= u64::from(self.config.disk_stall_ticks)
+            && self.writes.oldest_age(self.now) >= self.disk_stall_ticks()
+    }
+
+    fn disk_stall_ticks(&self) -> u64 {
+        let half = (self.config.election_ticks / 2).max(1);
+        u64::from(self.config.disk_stall_ticks.min(half))
     }
 
     /// How often this member stopped leading because its disk did not answer.

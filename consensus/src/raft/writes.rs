@@ -73,14 +73,19 @@ impl Writes {
     }
 
     /// The write after which the entries through `index` are durable (and the state is, too).
+    /// `truncates`: the next write replaces entries, so it holds one entry and the rest follows in
+    /// the one after (`Raft::hand_out_write`).
     pub(crate) fn after_entries(
         &self,
         index: LogIndex,
         handed: LogIndex,
         durable: LogIndex,
+        truncates: bool,
     ) -> WriteNumber {
         let entries = if index <= durable {
             WriteNumber::NONE
+        } else if index > handed.next() && truncates {
+            WriteNumber(self.next().0 + 1)
         } else if index > handed {
             self.next()
         } else {
@@ -120,16 +125,18 @@ impl Writes {
         }
     }
 
-    /// All through `through` is durable; `None` when that was known.
-    pub(crate) fn complete(&mut self, through: WriteNumber) -> Option<Synced> {
+    /// All through `through` is durable.
+    pub(crate) fn complete(&mut self, through: WriteNumber) -> Synced {
         assert!(
             through <= self.emitted,
             "{through:?} was never handed out, the last is {:?}",
             self.emitted
         );
-        if through <= self.synced {
-            return None;
-        }
+        assert!(
+            through > self.synced,
+            "{through:?} was reported durable before, the last was {:?}",
+            self.synced
+        );
         self.synced = through;
         let mut synced = Synced {
             last: LogIndex::ZERO,
@@ -140,7 +147,7 @@ impl Writes {
             synced.installed = write.install.or(synced.installed);
             self.pending.pop_front();
         }
-        Some(synced)
+        synced
     }
 
     /// For how many ticks the oldest write has been under way.
@@ -165,23 +172,20 @@ mod tests {
         // 8.. is truncated and written anew while the first write is still under way.
         writes.cut(LogIndex(7));
         assert_eq!(
-            writes.after_entries(LogIndex(9), LogIndex(7), LogIndex::ZERO),
+            writes.after_entries(LogIndex(8), LogIndex(7), LogIndex::ZERO, true),
             WriteNumber(2)
+        );
+        assert_eq!(
+            writes.after_entries(LogIndex(9), LogIndex(7), LogIndex::ZERO, true),
+            WriteNumber(3)
         );
         let second = writes.emit(LogIndex(9), 0, None);
         assert_eq!(
-            writes.after_entries(LogIndex(9), LogIndex(9), LogIndex::ZERO),
+            writes.after_entries(LogIndex(9), LogIndex(9), LogIndex::ZERO, false),
             second
         );
-        assert_eq!(
-            writes.complete(first).map(|synced| synced.last),
-            Some(LogIndex(7))
-        );
-        assert_eq!(
-            writes.complete(second).map(|synced| synced.last),
-            Some(LogIndex(9))
-        );
-        assert!(writes.complete(second).is_none());
+        assert_eq!(writes.complete(first).last, LogIndex(7));
+        assert_eq!(writes.complete(second).last, LogIndex(9));
     }
 
     #[test]
@@ -195,7 +199,7 @@ mod tests {
         assert_eq!(writes.after_state(), number);
         writes.emit(LogIndex(1), 3, None);
         assert_eq!(
-            writes.after_entries(LogIndex(1), LogIndex(1), LogIndex::ZERO),
+            writes.after_entries(LogIndex(1), LogIndex(1), LogIndex::ZERO, false),
             WriteNumber(2)
         );
         assert_eq!(writes.oldest_age(4), 4);

@@ -64,7 +64,7 @@ fn s5_2_a_candidate_raises_its_term_votes_for_itself_and_asks_all_once_that_is_d
     node.step(TWO, 2, Body::VoteReply { granted: true });
     node.step(THREE, 2, Body::VoteReply { granted: true });
     assert_eq!(node.status().role, Role::Candidate);
-    node.raft.on_synced(write);
+    node.synced(write);
     assert_eq!(node.status().role, Role::Candidate);
     node.step(TWO, 2, Body::VoteReply { granted: true });
     assert_eq!(node.status().role, Role::Leader);
@@ -159,8 +159,8 @@ fn s5_4_1_votes_go_to_logs_that_are_up_to_date() {
         let mut node = Node::with_log(3, terms, 4);
         let sent = node.step(TWO, 5, vote(last)).take();
         assert_eq!(
-            sent,
-            [(TWO, Body::VoteReply { granted })],
+            sent[0],
+            (TWO, Body::VoteReply { granted }),
             "{terms:?} {last:?}"
         );
     };
@@ -245,4 +245,130 @@ fn t9_6_a_pre_vote_changes_nothing_until_it_is_won() {
             .take()
             .is_empty()
     );
+}
+
+#[test]
+fn s5_2_a_server_starts_as_a_follower_and_stays_one_while_it_hears_a_leader() {
+    let mut node = Node::new(3);
+    assert_eq!(
+        (node.status().role, node.status().leader),
+        (Role::Follower, None)
+    );
+    for _ in 0..20 {
+        node.tick(T - 1);
+        node.step(TWO, 2, heartbeat(0));
+    }
+    assert_eq!(
+        (node.status().role, node.status().leader),
+        (Role::Follower, Some(TWO))
+    );
+    // An append is a leader's word as well.
+    for _ in 0..20 {
+        node.tick(T - 1);
+        node.step(TWO, 2, append(at(1, 1), &[], 0));
+    }
+    assert_eq!(node.status().role, Role::Follower);
+}
+
+#[test]
+fn s5_2_a_new_leader_speaks_at_once() {
+    let mut node = Node::new(3);
+    node.raft.campaign();
+    node.settle();
+    node.take();
+    node.step(TWO, 2, Body::VoteReply { granted: true });
+    let first = append(at(1, 1), &[2], 1);
+    let sent = node.take();
+    assert_eq!(sent.len(), 2, "{sent:?}");
+    for (_, body) in sent {
+        let (Body::Append { prev, entries, .. }, Body::Append { prev: after, .. }) =
+            (body, first.clone())
+        else {
+            panic!("an append");
+        };
+        assert_eq!((prev, entries.len()), (after, 1));
+        assert!(entries[0].payload.is_empty() && entries[0].term == Term(2));
+    }
+}
+
+#[test]
+fn s5_2_a_candidate_refuses_an_older_leader_and_goes_on() {
+    let mut node = Node::with_log(3, &[2], 4);
+    node.raft.campaign();
+    node.settle();
+    node.take();
+    node.step(TWO, 4, heartbeat(2));
+    assert_eq!(
+        (node.status().role, node.status().term),
+        (Role::Candidate, Term(5))
+    );
+    node.drain();
+    assert_eq!(node.sent[0].message.term, Term(5));
+}
+
+#[test]
+fn s5_2_the_timeout_is_drawn_anew_for_each_election() {
+    let mut node = Node::new(3);
+    let mut waits = std::collections::BTreeSet::new();
+    for _ in 0..40 {
+        let term = node.status().term;
+        let ticks = (1..).find(|_| {
+            node.raft.tick();
+            node.status().term > term
+        });
+        waits.insert(ticks.unwrap());
+    }
+    assert!(waits.iter().all(|ticks| (T..2 * T).contains(ticks)));
+    assert!(waits.len() > 5, "{waits:?}");
+}
+
+#[test]
+fn t3_10_a_hand_over_goes_to_another_voter_or_nowhere() {
+    let mut follower = Node::new(3);
+    assert_eq!(
+        follower.raft.transfer_leadership(TWO),
+        Err(TransferError::NotLeader { leader: None })
+    );
+    let mut node = Node::with(3, |_, restored| {
+        restored.membership = Membership::new([ME, TWO, THREE], [MemberId(4)]);
+    });
+    node.lead();
+    let check = |node: &mut Node, to, expected| {
+        assert_eq!(node.raft.transfer_leadership(to), Err(expected));
+    };
+    check(&mut node, ME, TransferError::AlreadyLeader);
+    check(&mut node, MemberId(4), TransferError::NotVoter);
+    check(&mut node, MemberId(9), TransferError::NotVoter);
+    // Who is told to campaign by somebody else than its leader does not.
+    follower.step(TWO, 2, heartbeat(0));
+    follower.step(THREE, 2, Body::TimeoutNow);
+    assert_eq!(follower.status().role, Role::Follower);
+    assert_eq!(follower.raft.ignored().get(Ignored::NotTheLeader), 1);
+}
+
+/// The story `prevote.txt` shows it in full.
+#[test]
+fn t9_6_a_member_that_comes_back_does_not_unseat_the_leader() {
+    let mut leader = Node::with(3, |config, _| {
+        (config.pre_vote, config.check_quorum) = (true, true);
+    });
+    leader.raft.campaign();
+    leader.step(TWO, 2, Body::PreVoteReply { granted: true });
+    leader.settle();
+    leader.step(TWO, 2, Body::VoteReply { granted: true });
+    assert_eq!(leader.status().role, Role::Leader);
+    leader.settle();
+    leader.take();
+    assert!(
+        leader
+            .step(THREE, 3, Body::PreVote { last: at(1, 1) })
+            .take()
+            .is_empty()
+    );
+    assert!(leader.step(THREE, 3, vote(at(9, 2))).take().is_empty());
+    assert_eq!(
+        (leader.status().role, leader.status().term),
+        (Role::Leader, Term(2))
+    );
+    assert_eq!(leader.raft.ignored().get(Ignored::LeaderAlive), 2);
 }

@@ -13,7 +13,10 @@ pub struct Node {
     pub raft: Raft,
     pub ready: Ready,
     pub write: WriteNumber,
+    synced: WriteNumber,
     pub sent: Vec<Outgoing>,
+    /// Every entry that was handed out.
+    pub written: Vec<Entry>,
 }
 
 impl Node {
@@ -28,7 +31,9 @@ impl Node {
             raft,
             ready: Ready::new(),
             write: WriteNumber::NONE,
+            synced: WriteNumber::NONE,
             sent: Vec::new(),
+            written: Vec::new(),
         }
     }
 
@@ -49,14 +54,23 @@ impl Node {
         self.raft.ready(&mut self.ready);
         self.write = self.write.max(self.ready.write);
         self.sent.append(&mut self.ready.messages);
+        self.written.extend(self.ready.entries.iter().cloned());
         &self.ready
+    }
+
+    /// Everything through `write` is durable; says so if that is news.
+    pub fn synced(&mut self, write: WriteNumber) {
+        if write > self.synced {
+            self.synced = write;
+            self.raft.on_synced(write);
+        }
     }
 
     /// Takes the outputs and finishes all writes until nothing more comes.
     pub fn settle(&mut self) {
         for _ in 0..4 {
             self.drain();
-            self.raft.on_synced(self.write);
+            self.synced(self.write);
         }
     }
 
@@ -97,9 +111,10 @@ impl Node {
         self.raft.campaign();
         self.settle();
         let term = self.status().term.0;
-        let voters = self.raft.membership().voters.clone();
-        for id in voters.iter().filter(|id| **id != ME) {
-            self.step(*id, term, Body::VoteReply { granted: true });
+        for id in self.raft.membership().members() {
+            if id != ME {
+                self.step(id, term, Body::VoteReply { granted: true });
+            }
         }
         assert_eq!(self.status().role, Role::Leader);
         self.settle();
@@ -173,7 +188,7 @@ pub fn apply_all(node: &mut Node) {
             }
             node.raft.on_applied(entry.index);
         }
-        node.raft.on_synced(node.write);
+        node.synced(node.write);
     }
 }
 
