@@ -1,6 +1,7 @@
 //! The project's chores: `cargo xtask COMMAND`.
 //!
 //! - [`peers`]: real servers, clients and tools to test and measure against, in a cache outside the tree.
+//! - [`simulate`]: clusters of the Raft core under every fault, from seeds.
 //! - [`test`]: everything a change must pass, in one command.
 //! - [`tidy`]: rules about the tree itself that no compiler checks.
 //!
@@ -9,6 +10,7 @@
 
 mod peers;
 mod shell;
+mod simulate;
 mod test;
 mod tidy;
 
@@ -22,6 +24,8 @@ cargo xtask COMMAND
   test [--subject KIND]      run every check; KIND is pilaster (default), etcd-3.7.1 or etcd-3.5.1
   suite NAME [--subject KIND] [--seed S] [FILTER]
                              run one whole-program suite, printing what it checks
+  simulate --seeds N [--from S] | --seed S
+                             run clusters of the Raft core under every fault, or replay one and tell what happens
   tidy                       run the checks of the tree alone
 ";
 
@@ -30,6 +34,7 @@ fn main() -> ExitCode {
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let done = match words[..] {
         ["peers"] => peers::run(),
+        ["simulate", ref rest @ ..] => simulate::run_seeds(rest),
         ["tidy"] => tidy::run(),
         ["test", ref rest @ ..] => test::run_all(rest),
         ["suite", name, ref rest @ ..] => test::run_suite(name, rest),
