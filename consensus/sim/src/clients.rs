@@ -51,16 +51,19 @@ pub struct Clients {
 }
 
 impl Clients {
-    /// A new operation of `client` at the member in `slot`; `None` when enough was asked.
+    /// A new operation of `client` at the member in `slot`; `None` when enough was asked. While
+    /// faults last some room is left for what is asked at the end (`is_last`).
     pub fn ask(
         &mut self,
         client: usize,
         slot: Slot,
         reads: u64,
+        is_last: bool,
         random: &mut Random,
     ) -> Option<u64> {
         let register = random.below(REGISTERS as u64) as usize;
-        if self.per_register[register] >= OPERATIONS_MAX {
+        let most = OPERATIONS_MAX - if is_last { 0 } else { OPERATIONS_MAX / 4 };
+        if self.per_register[register] >= most {
             return None;
         }
         self.per_register[register] += 1;

@@ -23,7 +23,9 @@ impl World {
             _ => self.some_member(500),
         };
         let reads = self.plan.reads;
-        let asked = self.clients.ask(client, slot, reads, &mut self.random);
+        let asked = self
+            .clients
+            .ask(client, slot, reads, false, &mut self.random);
         let Some(operation) = asked else { return };
         let delay = self.random.below(50);
         self.plan_in(delay, Event::Ask { slot, operation });

@@ -192,7 +192,9 @@ impl World {
             self.now + SERVE_TIMEOUTS * self.timeout(),
         );
         while self.is_member(slot)
-            && let Some(operation) = self.clients.ask(nobody, slot, reads, &mut self.random)
+            && let Some(operation) = self
+                .clients
+                .ask(nobody, slot, reads, true, &mut self.random)
         {
             self.plan_in(1, Event::Ask { slot, operation });
             self.plan_in(2 * self.timeout(), Event::GiveUp { operation });
@@ -225,6 +227,9 @@ impl World {
         if !self.is_safe_from_disturbance() {
             return Ok(());
         }
+        // What a leader missed while faults lasted may still cost it its office.
+        self.run_until(self.now + 2 * self.timeout())?;
+        self.wait_for(SETTLE_TIMEOUTS, World::missing)?;
         let leader = self.leader().expect("settled");
         let before = self.process(leader).raft.status();
         let machines = self.members.len();

@@ -1,10 +1,10 @@
 //! Unary calls: grants, revocations, what is attached, and every refusal.
 
+use pilaster_tests::Client;
 use pilaster_tests::pb::{
     Compare, DeleteRangeRequest, PutRequest, RangeRequest, Request, RequestOp, TxnRequest, Wanted,
 };
 use pilaster_tests::raw::{self, block_on};
-use pilaster_tests::Client;
 
 use super::{all, refused, revision, start, with_lease};
 
