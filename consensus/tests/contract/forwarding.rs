@@ -28,7 +28,9 @@ fn fill(node: &mut Node, len: usize) -> usize {
 /// The batches sent to TWO since the last look: number and length.
 fn batches(node: &mut Node) -> Vec<(u64, usize)> {
     let sent = node.take().into_iter().filter_map(|(to, body)| match body {
-        Body::Propose { batch, proposals } => {
+        Body::Propose {
+            batch, proposals, ..
+        } => {
             assert_eq!(to, TWO);
             Some((batch, proposals.len()))
         }
@@ -42,7 +44,11 @@ fn reply(node: &mut Node, batch: u64, accepted: bool) {
 }
 
 fn propose(batch: u64, proposals: Vec<Proposal>) -> Body {
-    Body::Propose { batch, proposals }
+    Body::Propose {
+        incarnation: 1,
+        batch,
+        proposals,
+    }
 }
 
 fn add_four() -> ConfChange {
