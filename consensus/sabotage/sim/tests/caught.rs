@@ -53,8 +53,8 @@ const ROWS: [Row; 27] = [
     (LearnerCounts, &[CommitDurable], 200, LOG, 200),
     (ChangeBeforeApplied, LOG, 900, LOG, 900),
     (CommitIndexNotWritten, LOG, 2200, LOG, 2200),
-    (CampaignBeforeApplied, LOG, 500, LOG, 500),
-    (RemovedVotesByCommit, LOG, 900, LOG, 900),
+    (CampaignBeforeApplied, LOG, 2500, LOG, 2500),
+    (RemovedVotesByCommit, LOG, 18_200, LOG, 0),
     (StalledLeaderStays, &[StalledLeader], 300, &[StalledLeader], 300),
     (PreVoteAlways, &[Calm], 600, &[Calm], 600),
 ];
