@@ -9,7 +9,7 @@ use storage::lease::{LeaseId, LeaseTable};
 use storage::mvcc::{self, Item, Reader, Scan, TreeSnapshot};
 
 use crate::kv::store::{
-    KeyMeta, KeyRange, Progress, ReadError, ReadStore, ScanMode, StoredItem, Visit, WriteTxn,
+    KeyMeta, KeyRange, Progress, ReadError, ReadStore, ScanMode, Shown, StoredItem, Visit, WriteTxn,
 };
 
 /// The readers' side.
@@ -202,16 +202,18 @@ impl<T: TreeSnapshot> WriteTxn for Writes<'_, T> {
         self.leases.on_put(key, LeaseId(lease));
     }
 
-    fn delete_range(
-        &mut self,
-        range: KeyRange<'_>,
-        on_deleted: &mut dyn FnMut(&dyn StoredItem),
-    ) -> usize {
+    fn delete_range(&mut self, range: KeyRange<'_>, mut on_deleted: Option<Shown<'_>>) -> usize {
         self.counts.deletes += 1;
+        if on_deleted.is_some() {
+            // etcd ranges over what it is to show.
+            count(&self.counts.ranges);
+        }
         let leases = &mut *self.leases;
         self.txn.delete_range(interval(range), &mut |item| {
             leases.on_delete(item.key);
-            on_deleted(&Stored(item));
+            if let Some(show) = &mut on_deleted {
+                show(&Stored(item));
+            }
         })
     }
 

@@ -32,6 +32,13 @@ pub(super) struct PhysicalWait {
     pub result: Result<(), EtcdError>,
 }
 
+/// A compaction under way, for the metrics.
+pub(super) struct Compacting {
+    since_ns: u64,
+    /// The longest slice of work on the index.
+    index_pause_ns: u64,
+}
+
 impl ApplyStage {
     /// `None` when the reply follows once the old revisions are gone.
     pub(super) fn compact(
@@ -46,6 +53,8 @@ impl ApplyStage {
         let result = match self.store.compact(revision) {
             Ok(()) => {
                 tracing::info!(revision, "compacting");
+                // etcd reads a key here, to learn the revision.
+                self.metrics.counters.mvcc_range.inc();
                 self.compaction.notify();
                 Ok(())
             }
@@ -121,7 +130,7 @@ impl ApplyStage {
         loop {
             let progress = stage.borrow_mut().compaction_slice(budget);
             match progress {
-                CompactProgress::Working => sleep(pause).await,
+                CompactProgress::Working | CompactProgress::Deleting => sleep(pause).await,
                 CompactProgress::Idle | CompactProgress::Waiting => signal.wait().await,
                 CompactProgress::Finished { .. } => {}
             }
@@ -143,31 +152,44 @@ impl ApplyStage {
         progress
     }
 
+    /// As etcd counts: a pause for each batch of deletions, and one for the index, here its longest.
     fn book_slice(&mut self, begun_ns: u64, progress: CompactProgress) {
+        if let CompactProgress::Idle | CompactProgress::Waiting = progress {
+            return;
+        }
         let milliseconds = |ns: u64| ns as f64 / 1e6;
         let now_ns = self.clock.now_ns();
         let histograms = &self.metrics.histograms;
-        if let CompactProgress::Working | CompactProgress::Finished { .. } = progress {
-            let began_ns = *self.compacting_since_ns.get_or_insert(begun_ns);
+        let slice_ns = now_ns - begun_ns;
+        let compacting = self.compacting.get_or_insert(Compacting {
+            since_ns: begun_ns,
+            index_pause_ns: 0,
+        });
+        if progress == CompactProgress::Deleting {
+            let pause = milliseconds(slice_ns);
+            histograms.mvcc_db_compaction_pause_ms.observe_value(pause);
+        } else {
+            compacting.index_pause_ns = compacting.index_pause_ns.max(slice_ns);
+        }
+        let counters = &self.metrics.counters;
+        counters
+            .mvcc_db_compaction_keys
+            .set(self.store.compacted_revisions());
+        if let CompactProgress::Finished { .. } = progress {
+            let pause = milliseconds(compacting.index_pause_ns);
+            let all = milliseconds(now_ns - compacting.since_ns);
             histograms
-                .mvcc_db_compaction_pause_ms
-                .observe_value(milliseconds(now_ns - begun_ns));
-            let counters = &self.metrics.counters;
-            counters
-                .mvcc_db_compaction_keys
-                .set(self.store.compacted_revisions());
-            if let CompactProgress::Finished { .. } = progress {
-                let all = milliseconds(now_ns - began_ns);
-                histograms.mvcc_db_compaction_total_ms.observe_value(all);
-                let unix = SystemTime::now()
-                    .duration_since(UNIX_EPOCH)
-                    .unwrap_or_default();
-                self.metrics
-                    .gauges()
-                    .mvcc_db_compaction_last
-                    .set(unix.as_secs() as i64);
-                self.compacting_since_ns = None;
-            }
+                .mvcc_index_compaction_pause_ms
+                .observe_value(pause);
+            histograms.mvcc_db_compaction_total_ms.observe_value(all);
+            let unix = SystemTime::now()
+                .duration_since(UNIX_EPOCH)
+                .unwrap_or_default();
+            self.metrics
+                .gauges()
+                .mvcc_db_compaction_last
+                .set(unix.as_secs() as i64);
+            self.compacting = None;
         }
     }
 

@@ -64,7 +64,7 @@ impl ApplyStage {
         {
             let mut writes = Writes::new(&mut self.store, &mut self.leases.table, applied);
             for key in &keys {
-                writes.delete_range(KeyRange::new(key, b""), &mut |_| {});
+                writes.delete_range(KeyRange::new(key, b""), None);
             }
             writes.txn.delete_bucket(Bucket::Lease, &bucket_key(id));
             self.metrics.count_writes(&writes.counts);

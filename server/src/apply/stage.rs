@@ -35,7 +35,7 @@ use crate::store::Writes;
 use super::alarms::alarm_refusal;
 use super::cluster::ClusterView;
 use super::committer::Committer;
-use super::compaction::PhysicalWait;
+use super::compaction::{Compacting, PhysicalWait};
 use super::describe::describe;
 use super::leases::Leases;
 
@@ -73,7 +73,7 @@ pub struct ApplyStage {
     pub(super) clock: Clock,
     pub(super) metrics: Rc<CoreMetrics>,
     /// When the compaction under way had its first slice.
-    pub(super) compacting_since_ns: Option<u64>,
+    pub(super) compacting: Option<Compacting>,
     applier: kv::apply::Applier,
     arena: CommandArena,
     /// Replies of this pass, by net core.
@@ -131,7 +131,7 @@ impl ApplyStage {
             settings: parts.settings,
             clock: parts.clock,
             metrics: parts.metrics,
-            compacting_since_ns: None,
+            compacting: None,
             applier: kv::apply::Applier::default(),
             arena: CommandArena::default(),
             batches: (0..nets).map(|_| ReplyBatch::default()).collect(),

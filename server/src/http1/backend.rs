@@ -26,6 +26,17 @@ pub enum AlarmKind {
     Unknown,
 }
 
+impl AlarmKind {
+    /// etcd's name.
+    pub fn text(self) -> &'static str {
+        match self {
+            AlarmKind::NoSpace => "NOSPACE",
+            AlarmKind::Corrupt => "CORRUPT",
+            AlarmKind::Unknown => "UNKNOWN",
+        }
+    }
+}
+
 /// The family of a health check, the `type` label of its metrics.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum CheckFamily {

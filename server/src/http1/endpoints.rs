@@ -174,11 +174,7 @@ async fn unhealthy_reason<B: Backend>(
     serializable: bool,
 ) -> Option<String> {
     for alarm in backend.alarms() {
-        let name = match alarm {
-            AlarmKind::NoSpace => "NOSPACE",
-            AlarmKind::Corrupt => "CORRUPT",
-            AlarmKind::Unknown => "UNKNOWN",
-        };
+        let name = alarm.text();
         if !query.all("exclude").any(|excluded| excluded == name) {
             return Some(format!("ALARM {name}"));
         }

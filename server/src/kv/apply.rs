@@ -22,7 +22,7 @@ use super::compare::Operand;
 use super::intervals::IntervalSet;
 use super::range::RangeJob;
 use super::store::{
-    KeyRange, ReadStore, TxnReads, TxnScan, WriteTxn, newest_revision, read_record,
+    KeyRange, ReadStore, StoredItem, TxnReads, TxnScan, WriteTxn, newest_revision, read_record,
 };
 
 /// The operations of one branch with their places in the table.
@@ -449,11 +449,8 @@ impl Scratch {
         prev_kvs.clear();
         let wants_records = delete.prev_kv && reply.is_some();
         let range = KeyRange::new(&delete.key, &delete.range_end);
-        let deleted = txn.delete_range(range, &mut |item| {
-            if wants_records {
-                put_deleted_prev_kv(prev_kvs, item.record());
-            }
-        });
+        let mut keep = |item: &dyn StoredItem| put_deleted_prev_kv(prev_kvs, item.record());
+        let deleted = txn.delete_range(range, wants_records.then_some(&mut keep));
         if let Some(out) = reply {
             let header = ResponseHeader {
                 revision: newest_revision(txn),

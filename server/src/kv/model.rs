@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use wire::kv::KeyValueParts;
 
 use super::store::{
-    KeyMeta, KeyRange, Progress, ReadError, ReadStore, ScanMode, StoredItem, Visit, WriteTxn,
+    KeyMeta, KeyRange, Progress, ReadError, ReadStore, ScanMode, Shown, StoredItem, Visit, WriteTxn,
 };
 
 /// One revision of one key.
@@ -104,7 +104,7 @@ impl ModelStore {
 
     pub(super) fn delete(&mut self, key: &[u8]) {
         let mut txn = self.begin();
-        txn.delete_range(KeyRange::new(key, b""), &mut |_| {});
+        txn.delete_range(KeyRange::new(key, b""), None);
         txn.commit();
     }
 }
@@ -322,11 +322,7 @@ impl WriteTxn for ModelTxn<'_> {
         );
     }
 
-    fn delete_range(
-        &mut self,
-        range: KeyRange<'_>,
-        on_deleted: &mut dyn FnMut(&dyn StoredItem),
-    ) -> usize {
+    fn delete_range(&mut self, range: KeyRange<'_>, mut on_deleted: Option<Shown<'_>>) -> usize {
         let at = self.newest();
         let keys: Vec<Vec<u8>> = self
             .store
@@ -336,10 +332,12 @@ impl WriteTxn for ModelTxn<'_> {
             .collect();
         for key in &keys {
             let record = self.store.live(key, at).expect("just listed").clone();
-            on_deleted(&ModelItem {
-                key,
-                record: &record,
-            });
+            if let Some(show) = &mut on_deleted {
+                show(&ModelItem {
+                    key,
+                    record: &record,
+                });
+            }
             self.push(key, None);
         }
         keys.len()

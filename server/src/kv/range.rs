@@ -197,6 +197,11 @@ impl<Scan> RangeJob<Scan> {
         loop {
             let newest = snapshot.unwrap_or_else(|| store.revision());
             if request.revision > newest {
+                if snapshot.is_none() {
+                    // The store is asked all the same: it counts, and knows what came meanwhile.
+                    store.get(request.key, request.revision, &mut |_| {})?;
+                    continue;
+                }
                 return Err(EtcdError::FutureRevision);
             }
             let at = if request.revision <= 0 {

@@ -90,6 +90,9 @@ pub enum Progress {
     Done,
 }
 
+/// Called for each item that was deleted, as it was.
+pub type Shown<'a> = &'a mut dyn FnMut(&dyn StoredItem);
+
 /// Takes an item; `Break` ends the step after it.
 pub type Visit<'a> = &'a mut dyn FnMut(&dyn StoredItem) -> ControlFlow<()>;
 
@@ -159,12 +162,9 @@ pub trait WriteTxn {
 
     fn put(&mut self, key: &[u8], value: &[u8], lease: i64);
 
-    /// Deletes the interval's live keys in key order, showing the items as they were; returns how many.
-    fn delete_range(
-        &mut self,
-        range: KeyRange<'_>,
-        on_deleted: &mut dyn FnMut(&dyn StoredItem),
-    ) -> usize;
+    /// Deletes the interval's live keys in key order, showing the items as they were to who wants them;
+    /// returns how many.
+    fn delete_range(&mut self, range: KeyRange<'_>, on_deleted: Option<Shown<'_>>) -> usize;
 
     /// Whether a lease with this id exists.
     fn has_lease(&self, lease: i64) -> bool;

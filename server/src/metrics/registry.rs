@@ -6,6 +6,7 @@
 //! One per process, shared by reference. `encode` may run on any thread; it takes about a millisecond, so
 //! a busy member runs it on a helper thread.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -40,8 +41,8 @@ pub struct Metrics {
     gauges: Arc<Gauges>,
     cores: Mutex<Vec<Arc<CoreCells>>>,
     client_versions: Arc<Mutex<Vec<String>>>,
-    /// Bits: 0 = NOSPACE is active, 1 = CORRUPT is; 8 and 9 = it ever was.
-    alarms: AtomicU64,
+    /// Alarms seen active since the start, by member and name, and whether they still are.
+    alarms: Mutex<BTreeMap<(u64, &'static str), bool>>,
     scrapes: AtomicU64,
 }
 
@@ -60,7 +61,9 @@ const FEATURE_GATES: [(&str, &str); 11] = [
     ("TxnModeWriteWithSharedBuffer", "BETA"),
 ];
 
-const ALARM_NAMES: [&str; 2] = ["NOSPACE", "CORRUPT"];
+/// Alarms no longer active that are still shown, as zero. Clients choose the member ids of alarms, and must not
+/// grow the scrape.
+const PAST_ALARMS_MAX: usize = 64;
 
 impl Metrics {
     pub fn new(info: MemberInfo, extensive: bool) -> Arc<Metrics> {
@@ -70,7 +73,7 @@ impl Metrics {
             gauges: Arc::default(),
             cores: Mutex::default(),
             client_versions: VersionCache::shared(),
-            alarms: AtomicU64::new(0),
+            alarms: Mutex::default(),
             scrapes: AtomicU64::new(0),
         })
     }
@@ -97,11 +100,16 @@ impl Metrics {
         &self.gauges
     }
 
-    /// The alarms active on this member now.
-    pub fn set_alarms(&self, no_space: bool, corrupt: bool) {
-        let active = u64::from(no_space) | u64::from(corrupt) << 1;
-        let ever = self.alarms.load(Ordering::Relaxed) & !0xff | active << 8;
-        self.alarms.store(ever | active, Ordering::Relaxed);
+    /// The alarms active now: member id and etcd's name of the alarm.
+    pub fn set_alarms(&self, active: impl Iterator<Item = (u64, &'static str)>) {
+        let mut alarms = self.alarms.lock().unwrap_or_else(PoisonError::into_inner);
+        alarms.values_mut().for_each(|is_active| *is_active = false);
+        alarms.extend(active.map(|alarm| (alarm, true)));
+        let mut past = 0;
+        alarms.retain(|_, is_active| {
+            past += usize::from(!*is_active);
+            *is_active || past <= PAST_ALARMS_MAX
+        });
     }
 
     /// The whole `/metrics` text.
@@ -169,16 +177,14 @@ impl Metrics {
                 f64::from(u8::from(info.features.is_on(name))),
             );
         }
-        let alarms = self.alarms.load(Ordering::Relaxed);
-        for (bit, name) in ALARM_NAMES.into_iter().enumerate() {
-            if alarms >> (8 + bit) & 1 == 1 {
-                page.gauge(
-                    "etcd_debugging_server_alarms",
-                    "Active alarms",
-                    &[("alarm_type", name), ("server_id", &info.server_id)],
-                    (alarms >> bit & 1) as f64,
-                );
-            }
+        let alarms = self.alarms.lock().unwrap_or_else(PoisonError::into_inner);
+        for (&(member, name), &is_active) in &*alarms {
+            page.gauge(
+                "etcd_debugging_server_alarms",
+                "Active alarms",
+                &[("alarm_type", name), ("server_id", &format!("{member:x}"))],
+                f64::from(u8::from(is_active)),
+            );
         }
     }
 

@@ -59,7 +59,7 @@ pub struct Slow {
 pub struct Books {
     metrics: Rc<CoreMetrics>,
     ended: Vec<Ended>,
-    /// Small ranges of this pass, failed and good.
+    /// Small ranges of this pass, streamed ones too, failed and good.
     ranges: [u32; 2],
     slow: Vec<Slow>,
 }
@@ -107,7 +107,7 @@ impl Books {
 
     /// A request was carried out, or failed at it.
     pub fn ended(&mut self, ended: Ended) {
-        if ended.method == id::KV_RANGE
+        if matches!(ended.method, id::KV_RANGE | id::KV_RANGE_STREAM)
             && let Work::Read { success } = ended.work
         {
             self.ranges[usize::from(success)] += 1;
@@ -115,9 +115,12 @@ impl Books {
         self.ended.push(ended);
     }
 
-    /// A long range ended.
-    pub fn long_range(&self, success: bool, took: Duration) {
-        self.metrics.ranged(success, took);
+    /// A long range ended; `ranges` is how many of etcd's it was, as each part of a stream is one there.
+    pub fn long_range(&self, success: bool, took: Duration, ranges: u64) {
+        let ranges = u32::try_from(ranges).unwrap_or(u32::MAX).max(1);
+        for _ in 0..ranges {
+            self.metrics.ranged(success, took / ranges);
+        }
     }
 
     pub fn is_settled(&self) -> bool {
@@ -143,7 +146,9 @@ impl Books {
             if let Some(stage) = stage {
                 self.metrics.stage(stage, took);
             }
-            if ended.method == id::MAINTENANCE_HASH_KV && matches!(ended.work, Work::Read { .. }) {
+            if ended.method == id::MAINTENANCE_HASH_KV
+                && matches!(ended.work, Work::Read { success: true })
+            {
                 self.metrics.histograms.mvcc_hash_rev.observe(took);
             }
             if let Some((kind, success)) = request_type(ended.method, ended.work) {
@@ -176,7 +181,7 @@ fn request_type(method: MethodId, work: Work) -> Option<(RequestType, bool)> {
     match work {
         Work::Other => None,
         Work::Read { success } | Work::LongRead { success } => match method {
-            id::KV_RANGE | id::KV_RANGE_STREAM => Some((RequestType::Range, success)),
+            id::KV_RANGE => Some((RequestType::Range, success)),
             id::KV_TXN => Some((RequestType::ReadonlyTxn, success)),
             _ => None,
         },

@@ -42,6 +42,14 @@ impl HttpBackend {
     }
 }
 
+fn kind(alarm: i32) -> AlarmKind {
+    match AlarmType::try_from(alarm) {
+        Ok(AlarmType::Nospace) => AlarmKind::NoSpace,
+        Ok(AlarmType::Corrupt) => AlarmKind::Corrupt,
+        _ => AlarmKind::Unknown,
+    }
+}
+
 impl HttpBackend {
     /// Gauges that nobody reads but the scraper are set when it asks.
     fn set_gauges(&self) {
@@ -55,10 +63,10 @@ impl HttpBackend {
         gauges
             .mvcc_db_total_size_in_use_in_bytes
             .set(shared.tree_bytes_in_use());
-        let alarms = self.alarms();
-        let has = |kind: AlarmKind| alarms.contains(&kind);
+        let cluster = shared.cluster.load();
+        let active = cluster.alarms.iter();
         self.metrics
-            .set_alarms(has(AlarmKind::NoSpace), has(AlarmKind::Corrupt));
+            .set_alarms(active.map(|alarm| (alarm.member_id, kind(alarm.alarm).text())));
         if let Some(core) = self.core.borrow().upgrade() {
             let state = core.state.borrow();
             gauges.mvcc_current_revision.set(state.reader.revision());
@@ -82,11 +90,6 @@ impl Backend for HttpBackend {
     }
 
     fn alarms(&self) -> Vec<AlarmKind> {
-        let kind = |alarm| match AlarmType::try_from(alarm) {
-            Ok(AlarmType::Nospace) => AlarmKind::NoSpace,
-            Ok(AlarmType::Corrupt) => AlarmKind::Corrupt,
-            _ => AlarmKind::Unknown,
-        };
         self.shared
             .cluster
             .load()

@@ -162,7 +162,11 @@ impl ReadJob {
             Some(Other::Stream(job)) => {
                 return Ok(match job.step(&store, budget, out)? {
                     StreamProgress::More => ReadOutcome::More,
-                    StreamProgress::Message => ReadOutcome::Message,
+                    StreamProgress::Message => {
+                        // etcd ranges anew for each part.
+                        self.ranges.set(self.ranges.get() + 1);
+                        ReadOutcome::Message
+                    }
                     StreamProgress::LastMessage => ReadOutcome::LastMessage,
                 });
             }
@@ -173,13 +177,15 @@ impl ReadJob {
         })
     }
 
-    /// Counts the ranges of a read that is over.
-    pub fn count(&self, metrics: &CoreMetrics) {
+    /// Counts the ranges of a read that is over, and says how many they were.
+    pub fn count(&self, metrics: &CoreMetrics) -> u64 {
         let ranges = self.ranges.take();
         metrics.counters.mvcc_range.add(ranges);
-        if ranges > 1 {
+        // Parts of a stream are transactions of one range each.
+        if ranges > 1 && matches!(self.other, Some(Other::Txn(_))) {
             metrics.counters.mvcc_txn.inc();
         }
+        ranges
     }
 }
 
@@ -334,10 +340,14 @@ fn book(core: &NetCore, read: &LongRead, success: bool) {
     let now_ns = core.clock.now_ns();
     let since = |from_ns: u64| Duration::from_nanos(now_ns.saturating_sub(from_ns));
     let state = &mut *core.state.borrow_mut();
-    read.job.count(&state.metrics);
+    let ranges = read.job.count(&state.metrics);
     match read.method {
-        id::KV_RANGE => state.books.long_range(success, since(read.begun_ns)),
-        id::MAINTENANCE_HASH_KV => {
+        id::KV_RANGE | id::KV_RANGE_STREAM => {
+            state
+                .books
+                .long_range(success, since(read.begun_ns), ranges);
+        }
+        id::MAINTENANCE_HASH_KV if success => {
             state
                 .metrics
                 .histograms

@@ -29,12 +29,13 @@ use super::state::NetState;
 const APPLY_GAP_MAX: u64 = 5000;
 
 impl Calls<'_> {
-    /// A write failed before it was a proposal, where etcd counts it already.
+    /// A write was refused before it was a proposal, where etcd counts it already: as a success, for
+    /// only a proposal that Raft refuses is a failure there.
     pub(super) fn proposal_refused(&mut self, call: &Call<'_>) {
         self.state.books.ended(Ended {
             connection: self.connection,
             method: call.method,
-            work: Work::Write { success: false },
+            work: Work::Write { success: true },
             started_ns: self.state.now_ns,
         });
     }

@@ -41,11 +41,12 @@ pub enum CompactProgress {
     /// Nothing to do until the batch with the scheduled mark is committed, pinned scans below the revision
     /// have ended, or the waiting batches have shrunk.
     Waiting,
+    /// Looked through or shortened a part of the index.
     Working,
+    /// Deleted revisions.
+    Deleting,
     /// The compaction's last slice. Its last deletions and `finishedCompactRev` are in a batch by now.
-    Finished {
-        revision: i64,
-    },
+    Finished { revision: i64 },
 }
 
 pub(super) struct Compaction {
@@ -173,7 +174,7 @@ impl<T: TreeSnapshot> Store<T> {
             Stage::Delete { .. } if self.is_congested() => CompactProgress::Waiting,
             Stage::Delete { .. } => {
                 self.delete_dead(&mut job, budget);
-                CompactProgress::Working
+                CompactProgress::Deleting
             }
             Stage::Trim { ref mut from } => match self.index.trim(from, revision, budget) {
                 Some(next) => {

@@ -75,7 +75,11 @@ fn both_versions(options: Options) {
 }
 
 /// Asks until the answer is as wanted; each question is a round trip, and their number is bounded.
-fn server_says(server: &Server, path: &str, wanted: impl Fn(&plain::Reply) -> bool) -> bool {
+pub(crate) fn server_says(
+    server: &Server,
+    path: &str,
+    wanted: impl Fn(&plain::Reply) -> bool,
+) -> bool {
     (0..10_000).any(|_| wanted(&plain::get(server, path)))
 }
 

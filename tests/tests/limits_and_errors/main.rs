@@ -4,6 +4,7 @@
 //! - [`requests`]: limits set by flags, malformed calls, and a txn on which a real etcd stops;
 //! - [`connections`]: more clients than there is room for;
 //! - [`http`]: the plain endpoints on the same port;
+//! - [`metrics`]: the same calls count as in etcd;
 //! - [`ports`]: garbage, TLS where none is spoken, none where TLS is;
 //! - [`host`]: what the host allows, such as open files;
 //! - [`slow_readers`]: clients that ask for much and take nothing;
@@ -16,6 +17,7 @@ mod etcd_directories;
 mod host;
 mod http;
 mod logs;
+mod metrics;
 mod ports;
 mod quota;
 mod requests;

@@ -239,7 +239,7 @@ fn run(
             Request::RequestDeleteRange(r) => {
                 let previous = live(txn.store, &r.key, &r.range_end, newest(txn));
                 let range = KeyRange::new(&r.key, &r.range_end);
-                let deleted = txn.delete_range(range, &mut |_| {}) as i64;
+                let deleted = txn.delete_range(range, None) as i64;
                 Response::ResponseDeleteRange(pb::DeleteRangeResponse {
                     header: super::op_header(newest(txn)),
                     deleted,
