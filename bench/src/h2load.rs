@@ -29,6 +29,8 @@ pub(crate) struct Load<'a> {
 pub(crate) struct Measured {
     pub(crate) per_second: f64,
     pub(crate) requests: u64,
+    /// The request that took longest.
+    pub(crate) slowest_ms: f64,
 }
 
 /// The core the load runs on.
@@ -91,8 +93,15 @@ pub(crate) fn run(load: &Load<'_>) -> Result<Measured, String> {
             bytes / good
         )));
     }
+    // `time for request:` has the shortest, the longest, and more.
+    let slowest_ms = text
+        .lines()
+        .find_map(|line| line.strip_prefix("time for request:"))
+        .and_then(|times| milliseconds(times.split_whitespace().nth(1)?))
+        .ok_or_else(|| wrong("no times"))?;
     Ok(Measured {
         per_second,
+        slowest_ms,
         requests: good,
     })
 }
@@ -112,6 +121,18 @@ fn program() -> Option<(PathBuf, String)> {
         .map(|dir| dir.join("h2load"))
         .find(|file| file.is_file());
     Some((found?, std::env::var("LD_LIBRARY_PATH").unwrap_or_default()))
+}
+
+/// Of a time as h2load writes it, such as `1.23ms`.
+fn milliseconds(text: &str) -> Option<f64> {
+    let (number, factor) = if let Some(number) = text.strip_suffix("us") {
+        (number, 0.001)
+    } else if let Some(number) = text.strip_suffix("ms") {
+        (number, 1.0)
+    } else {
+        (text.strip_suffix('s')?, 1000.0)
+    };
+    Some(number.parse::<f64>().ok()? * factor)
 }
 
 fn between<'a>(text: &'a str, from: &str, to: &str) -> Option<&'a str> {

@@ -2,6 +2,7 @@
 //!
 //! - [`compare`]: throughput of small requests under h2load, which nobody here wrote;
 //! - [`restart`]: time until a store of many keys serves again, and the memory it then holds;
+//! - [`watch`]: watchers on other keys, on one key, from the past, and such that do not read;
 //! - [`h2load`]: running it and judging that what it measured was real;
 //! - [`host`]: what of this machine must stand beside each number.
 //!
@@ -15,6 +16,7 @@ mod compare;
 mod h2load;
 mod host;
 mod restart;
+mod watch;
 
 use std::process::ExitCode;
 
@@ -25,6 +27,8 @@ cargo run --release -p pilaster-bench -- COMMAND
 
   compare [--rounds 5] [--seconds 2]    small requests under h2load
   restart [--rounds 5] [--keys 1000000] start of a filled store, and its memory
+  watch   [--rounds 3] [--history 200000] [--seconds 2]
+                                        puts, events and latencies with watchers of all kinds
 
 Servers: pilaster (target/release/pilaster or $PILASTER_BIN), etcd 3.5.1 and 3.7.1 (`cargo xtask peers`).
 One that is missing is left out and said so.
@@ -61,6 +65,15 @@ fn run(arguments: &[String]) -> Result<(), String> {
             let keys = flags.number("--keys", 1_000_000)?;
             flags.only(&["--rounds", "--keys"])?;
             restart::run(&servers(), rounds, keys)
+        }
+        "watch" => {
+            let scale = watch::Scale {
+                rounds: flags.number("--rounds", 3)?,
+                history: flags.number("--history", 200_000)?,
+                seconds: flags.number("--seconds", 2)?,
+            };
+            flags.only(&["--rounds", "--history", "--seconds"])?;
+            watch::run(&servers(), scale)
         }
         other => Err(format!("unknown command {other:?}")),
     }

@@ -273,6 +273,15 @@ impl Connection {
 
     /// Tells `drained` once, when the peer has taken everything that is ready to leave.
     pub fn tell_when_drained(&self, drained: Rc<Drained>) {
+        // It may be long until then, and there may be many: only what waits is held.
+        if let Ok(mut unsent) = self.unsent.try_borrow_mut() {
+            let unsent = &mut *unsent;
+            unsent.bytes.drain(..std::mem::take(&mut unsent.sent));
+            unsent.bytes.shrink_to_fit();
+        }
+        if let Ok(mut stack) = self.stack.try_borrow_mut() {
+            stack.release_spare();
+        }
         *self.drained.borrow_mut() = Some(drained);
     }
 

@@ -46,6 +46,14 @@ pub enum Next {
 }
 
 impl Stack {
+    /// Gives memory back that output does not need now.
+    pub(super) fn release_spare(&mut self) {
+        self.spare = Vec::new();
+        if let Protocol::Grpc(grpc) = &mut self.protocol {
+            grpc.release_spare();
+        }
+    }
+
     pub fn new(tls: Option<TlsSession>) -> Stack {
         Stack {
             tls,

@@ -24,11 +24,11 @@ use super::calls::{CallError, Calls, Handled};
 use super::connection::ConnectionKey;
 use super::core::{NetCore, fail};
 
-/// Messages to live watchers before the other tasks of the core get their turn; below a millisecond, if each goes to
-/// a connection of its own some more.
-const LIVE_MESSAGES: usize = 512;
+/// Messages to live watchers before the other tasks of the core get their turn, a larger one counted by its bytes: some
+/// hundred microseconds, or about a millisecond if each goes to a connection of its own.
+const LIVE_MESSAGES: usize = 256;
 /// The same for watchers that read history.
-const HISTORY_MESSAGES: usize = 256;
+const HISTORY_MESSAGES: usize = 128;
 /// Bounds of how often progress timers are looked at; in between, a tenth of their interval.
 const TICK_MIN: Duration = Duration::from_millis(10);
 const TICK_MAX: Duration = Duration::from_millis(500);

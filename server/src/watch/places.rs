@@ -31,7 +31,7 @@ const RESUMES_MAX: usize = 64;
 const STREAMS_MAX: usize = 16;
 /// Records looked at that cost as much as one message.
 const RECORDS_PER_MESSAGE: usize = 4;
-/// Encoded bytes that cost as much as one message.
+/// Bytes, encoded or sent, that cost as much as one message.
 const BYTES_PER_MESSAGE: usize = 2048;
 
 #[derive(Default)]
@@ -298,31 +298,37 @@ impl<T: TreeSnapshot> Hub<T> {
                 sink.header(revision)
             });
             let Some((id, body)) = next else { return true };
-            self.hand_over(id, body, sink);
-            *budget = budget.saturating_sub(1 + encoded / BYTES_PER_MESSAGE);
+            let sent = self.hand_over(id, body, sink);
+            let cost = 1 + (encoded + sent) / BYTES_PER_MESSAGE;
+            *budget = budget.saturating_sub(cost);
         }
     }
 
-    fn hand_over(&mut self, id: Id, body: &Body, sink: &mut impl Sink) {
+    /// Sends a watcher its message, if it is still there and its client takes it; returns the bytes sent.
+    fn hand_over(&mut self, id: Id, body: &Body, sink: &mut impl Sink) -> usize {
         let Some(watcher) = self.watchers.get_mut(id) else {
             // Cancelled since the round was read.
-            return;
+            return 0;
         };
         let stream = watcher.stream;
         let key = match self.streams.get(stream) {
             Some(stream) => stream.key,
-            None => return,
+            None => return 0,
         };
         match sink.output(key) {
             Output::Ready => {}
-            Output::Gone => return self.close_id(stream),
+            Output::Gone => {
+                self.close_id(stream);
+                return 0;
+            }
             Output::Blocked => {
                 let next = match body.compact_revision {
                     // It has something to be told, but nothing to be read.
                     Some(_) => 0,
                     None => body.first,
                 };
-                return self.stall(id, next, sink);
+                self.stall(id, next, sink);
+                return 0;
             }
         }
         let mut watch_id = Vec::with_capacity(11);
@@ -339,7 +345,8 @@ impl<T: TreeSnapshot> Hub<T> {
             self.counts.messages += 1;
             self.counts.compacted += 1;
             self.leave_home(id);
-            return self.set_home(id, Home::Compacted);
+            self.set_home(id, Home::Compacted);
+            return 0;
         }
         if let Some(is_due) = &mut watcher.progress {
             *is_due = false;
@@ -355,6 +362,7 @@ impl<T: TreeSnapshot> Hub<T> {
             self.counts.messages += 1;
             sink.put(key, &[&body.head, &watch_id, &body.rest]);
         }
+        bytes
     }
 
     fn stall(&mut self, id: Id, next: i64, sink: &mut impl Sink) {

@@ -19,7 +19,7 @@ use super::slots::Id;
 const RECORDS_MAX: usize = 512;
 /// Bytes of records that somebody watches. It is also about the largest message, unless one revision is larger or
 /// previous records were asked for.
-const BYTES_MAX: usize = 32 << 10;
+const BYTES_MAX: usize = 16 << 10;
 /// Pairs of an event and a group that watches it.
 const PAIRS_MAX: usize = 4096;
 /// Memory of a round that is kept for the next one.

@@ -217,6 +217,11 @@ impl Connection {
         self.sender.take_output(spare)
     }
 
+    /// Gives memory back that output does not need now; for a connection that may wait long for its peer.
+    pub fn release_spare(&mut self) {
+        self.sender.release_spare();
+    }
+
     /// Bytes that wait to be taken.
     pub fn output_bytes(&self) -> usize {
         self.sender.output_bytes()

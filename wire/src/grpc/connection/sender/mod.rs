@@ -353,6 +353,11 @@ impl Sender {
         self.out.len()
     }
 
+    pub(super) fn release_spare(&mut self) {
+        self.out.shrink_to_fit();
+        self.spare = Vec::new();
+    }
+
     pub(super) fn take_output(&mut self, mut spare: Vec<u8>) -> Vec<u8> {
         spare.clear();
         let taken = std::mem::replace(&mut self.out, spare);
