@@ -83,7 +83,8 @@ pub struct Config {
     /// a snapshot.
     pub trim_hold_entries_max: u64,
 
-    /// A message whose term lies further ahead than this is not believed.
+    /// A message whose term lies further ahead than this is not believed; nor is one in the upper half
+    /// of all terms, whatever this says.
     pub term_jump_max: u64,
     /// Seeds the election timeouts and the number that tells this incarnation's reads from an
     /// earlier one's. The driver draws it anew at every start of a process.

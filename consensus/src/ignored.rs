@@ -11,7 +11,7 @@ pub enum Ignored {
     FromSelf,
     /// The term is behind ours.
     OldTerm,
-    /// The term is further ahead than `Config::term_jump_max`.
+    /// The term is further ahead than `Config::term_jump_max`, or no real term gets there.
     TermTooFar,
     /// A vote was asked for while a leader is alive.
     LeaderAlive,

@@ -33,6 +33,10 @@ use crate::ready::{Leadership, LoadRequest, Outgoing, Ready, SnapshotRequest, Wr
 use crate::status::{FollowerStatus, Role, Status};
 use crate::types::{Entry, HardState, LogIndex, LogPosition, MemberId, Term};
 
+/// No real term gets here, and what lies beyond is not believed: however many messages of a broken or
+/// hostile peer drive terms up, there is always a next one.
+const TERM_MAX: Term = Term(u64::MAX / 2);
+
 /// What a member knows when it starts, from its log and its state machine. All of it is durable.
 #[derive(Clone, Debug, Default)]
 pub struct Restored {
@@ -294,7 +298,7 @@ impl Raft {
         if from == self.config.id || from == MemberId::NONE {
             return self.ignored.count(Ignored::FromSelf);
         }
-        if term.0 > self.term.0.saturating_add(self.config.term_jump_max) {
+        if term > TERM_MAX || term.0 > self.term.0.saturating_add(self.config.term_jump_max) {
             return self.ignored.count(Ignored::TermTooFar);
         }
         // Leaders and candidates may be newer than our membership; everyone else must be in it.

@@ -48,6 +48,23 @@ fn each_ignored_message_counts_once_under_its_reason() {
     check(&mut node, Ignored::TermTooFar);
 }
 
+/// However far up its peers drive the term, a member can campaign in the next one.
+#[test]
+fn no_term_is_the_last_one() {
+    let mut node = Node::with(3, |config, _| config.term_jump_max = u64::MAX);
+    let most = u64::MAX / 2;
+    for term in [most + 1, u64::MAX] {
+        node.step(TWO, term, heartbeat(0));
+    }
+    assert_eq!(node.status().term, Term(1));
+    assert_eq!(node.raft.ignored().get(Ignored::TermTooFar), 2);
+    node.step(TWO, most, heartbeat(0));
+    assert_eq!(node.status().term, Term(most));
+    node.tick(2 * T);
+    assert_eq!(node.status().role, Role::Candidate);
+    assert_eq!(node.status().term, Term(most + 1));
+}
+
 #[test]
 fn a_second_leader_in_one_term_is_ignored() {
     let mut node = Node::new(3);
