@@ -161,6 +161,7 @@ mod tests {
             }
             let mut cut_off = terms(&list);
             cut_off.truncate_from(LogIndex(cut + 1));
+            assert_eq!(cut_off.last(), terms(&list).at(LogIndex(cut)), "{cut}");
             for index in 10..=cut {
                 assert_eq!(
                     cut_off.at(LogIndex(index)),

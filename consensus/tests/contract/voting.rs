@@ -114,6 +114,27 @@ fn a_leader_counts_as_alive_for_exactly_one_election_timeout() {
     assert_eq!((asks(T - 1), asks(T)), (0, 1));
 }
 
+/// A follower first looks at what arrived while it stood still; a leader's quorum has no more time
+/// than before.
+#[test]
+fn who_wakes_is_not_impatient_and_gets_no_more_time_as_a_leader() {
+    let mut node = Node::new(3);
+    for _ in 0..5 {
+        node.tick(T - 1);
+        node.raft.on_woken();
+    }
+    assert_eq!(node.status().role, Role::Follower);
+    node.tick(2 * T);
+    assert_eq!(node.status().role, Role::Candidate);
+    let mut node = Node::with(3, |config, _| config.check_quorum = true);
+    node.lead();
+    node.tick(2 * T - 1);
+    node.raft.on_woken();
+    assert_eq!(node.status().role, Role::Leader);
+    node.tick(1);
+    assert_eq!(node.status().role, Role::Follower);
+}
+
 #[test]
 fn a_member_that_cannot_campaign_forgets_a_silent_leader() {
     let mut learner = Node::with(3, |config, restored| {
