@@ -44,6 +44,12 @@ impl World {
         self.note(&[20], || "faults end".to_owned());
         self.network.heal_all();
         for slot in 0..self.members.len() {
+            // A member that cannot win raises the term with each try where nobody is asked first. One
+            // that can, and that the other does not know, wins when its next try comes sooner: it does
+            // not where one clock runs at twice the speed of the other.
+            if !self.plan.config.pre_vote {
+                self.members[slot].tick_every = TICK;
+            }
             let (now, disk) = (self.now, &mut self.members[slot].disk);
             disk.stalled_until = disk.stalled_until.min(now);
             disk.slow_until = disk.slow_until.min(now);
