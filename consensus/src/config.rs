@@ -1,5 +1,5 @@
 //! The settings of one member's core, every bound with its default and what happens when it is
-//! reached.
+//! reached. A bound at the highest value of its type never is.
 //!
 //! Always true after `Raft::new`: the relations that `Config::check` asserts. Made by the driver
 //! once, at start.

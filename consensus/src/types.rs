@@ -41,8 +41,9 @@ impl LogIndex {
         LogIndex(self.0.saturating_sub(1))
     }
 
+    /// So many entries on. Stays at the highest index there is, so that a bound may be `u64::MAX`.
     pub const fn plus(self, entries: u64) -> LogIndex {
-        LogIndex(self.0 + entries)
+        LogIndex(self.0.saturating_add(entries))
     }
 
     /// How many entries lie in `(earlier, self]`; zero when `earlier` is not before `self`.

@@ -274,7 +274,7 @@ impl Log {
             return;
         }
         let from = self.slot(self.applying.next());
-        let room_end = self.cost_through(self.applied) + bytes_max;
+        let room_end = self.cost_through(self.applied).saturating_add(bytes_max);
         let is_idle = self.applying == self.applied;
         for slot in self.tail.range(from..self.slot(through.next())) {
             if slot.cost_end > room_end && !(is_idle && out.is_empty()) {

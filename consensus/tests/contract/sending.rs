@@ -56,6 +56,35 @@ fn one_message_holds_entries_within_both_bounds() {
     assert_eq!(sizes(9999, 3), [(2, 3), (5, 2)]);
 }
 
+/// A bound at the highest value there is stands in nobody's way.
+#[test]
+fn a_bound_may_be_no_bound() {
+    let mut node = leader(|config| {
+        config.inflight_messages_max = usize::MAX;
+        (config.inflight_entries_max, config.inflight_bytes_max) = (u64::MAX, u64::MAX);
+        (config.message_entries_max, config.message_bytes_max) = (u64::MAX, u64::MAX);
+        (config.apply_entries_max, config.apply_bytes_max) = (u64::MAX, u64::MAX);
+        (config.uncommitted_bytes_max, config.cache_bytes_max) = (u64::MAX, u64::MAX);
+        (config.trim_every_entries, config.trim_hold_entries_max) = (u64::MAX, u64::MAX);
+    });
+    let before = node.status();
+    propose(&mut node, 5);
+    let through = before.last_index.plus(5);
+    assert_eq!(
+        appends(&mut node, TWO).last().map(|(_, count)| *count),
+        Some(5)
+    );
+    node.settle();
+    node.step(TWO, 2, ack(through.0));
+    node.drain();
+    let handed = node.ready.committed.last().map(|entry| entry.index);
+    assert_eq!(handed, Some(through));
+    node.raft.on_applied(through);
+    node.raft.on_checkpoint(through);
+    assert_eq!(node.drain().trim, None);
+    assert_eq!(node.status().applied, through);
+}
+
 #[test]
 fn messages_on_the_way_are_bounded_three_ways() {
     let sent = |tune: &dyn Fn(&mut Config)| {

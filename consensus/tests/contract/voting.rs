@@ -35,6 +35,49 @@ fn a_pre_vote_goes_to_whom_a_vote_could_go() {
     check(None, 2, at(2, 2), false);
 }
 
+/// A grant for another term counts for nothing, and a refusal for nothing beyond the pre-vote.
+#[test]
+fn an_answer_to_a_pre_vote_counts_for_that_pre_vote_alone() {
+    let reply = |granted| Body::PreVoteReply { granted };
+    let mut node = Node::with(3, |config, _| config.pre_vote = true);
+    node.raft.campaign();
+    for term in [1, 3] {
+        node.step(TWO, term, reply(true));
+        assert_eq!(node.status().role, Role::PreCandidate);
+    }
+    node.step(TWO, 2, reply(true)).settle();
+    for id in [TWO, THREE] {
+        node.step(id, 2, reply(false));
+        assert_eq!(node.status().role, Role::Candidate);
+    }
+    node.step(TWO, 2, Body::VoteReply { granted: true });
+    node.step(THREE, 2, reply(false));
+    assert_eq!(node.status().role, Role::Leader);
+    assert_eq!(node.raft.ignored().get(Ignored::Stale), 5);
+}
+
+/// What others know to be committed is committed here as well. It costs neither a follower its leader,
+/// whatever was committed, nor a candidate its campaign, if no change of members was.
+#[test]
+fn news_of_a_commit_is_no_reason_to_change_roles() {
+    let change = ConfChange::simple(ConfStep::AddVoter(MemberId(4)));
+    let mut node = Node::with(3, |_, restored| {
+        restored.entries = entries(2, &[1]);
+        restored.entries[0].kind = EntryKind::ConfChange;
+        restored.entries[0].payload = change.encode();
+    });
+    node.step(TWO, 1, heartbeat(0));
+    node.step(THREE, 1, Body::Committed { at: at(2, 1) });
+    let status = node.status();
+    assert_eq!((status.commit, status.leader), (LogIndex(2), Some(TWO)));
+    let mut node = Node::with_log(3, &[1, 1], 1);
+    node.raft.campaign();
+    node.settle();
+    node.step(THREE, 2, Body::Committed { at: at(3, 1) });
+    let status = node.status();
+    assert_eq!((status.commit, status.role), (LogIndex(3), Role::Candidate));
+}
+
 #[test]
 fn a_lost_campaign_keeps_the_vote() {
     let mut node = Node::new(5);
