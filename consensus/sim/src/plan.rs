@@ -12,7 +12,8 @@
 //! Links lose, double, delay and reorder messages and never change them; the answer to a snapshot
 //! transfer is always heard by its sender. Clocks of lease runs differ by less than the setting
 //! allows; other clocks may run at half or twice the speed. Until [`Plan::quiet_at`] any number of
-//! members may fail at once; from then on nothing fails.
+//! members may fail at once; from then on nothing fails, and where there is no pre-vote clocks run alike
+//! (`finish`).
 
 use consensus::{Config, MemberId};
 

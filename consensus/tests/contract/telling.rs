@@ -284,6 +284,24 @@ fn a_membership_that_breaks_its_promises_is_neither_restored_nor_installed() {
 }
 
 #[test]
+fn a_snapshot_is_wanted_beyond_what_is_committed_and_held_and_by_its_members() {
+    let node = Node::with(3, |_, restored| {
+        restored.entries = entries(2, &[1, 1, 1]);
+        restored.hard_state.commit = LogIndex(3);
+    });
+    let wants = |last, member| {
+        let membership = Membership::new([member, TWO], []);
+        node.raft.wants_snapshot(&SnapshotMeta { last, membership })
+    };
+    assert!(wants(at(5, 1), ME));
+    assert!(wants(at(4, 2), ME), "another entry than ours");
+    assert!(!wants(at(4, 1), ME), "held already");
+    assert!(!wants(at(5, 1), THREE), "of others");
+    assert!(!wants(at(3, 2), ME), "committed, whatever the term");
+    assert!(!wants(at(2, 2), ME));
+}
+
+#[test]
 fn a_sole_voter_decides_in_both_halves() {
     let members = |outgoing: &[u64]| Membership {
         voters: vec![ME],
