@@ -2,7 +2,7 @@
 //!
 //! Read in this order: [`kind`] (which program is under test), [`server`] (one running server and its whole life),
 //! [`raw`] (raw gRPC calls that show every status), [`pb`] (messages, described apart from the server's own),
-//! [`lease`] (the lease service), [`watch`] (watch streams), [`plain`] (HTTP/1.1 and bare bytes), [`tls`] (throw-away certificates), [`tool`] (command-line peers),
+//! [`lease`] (the lease service), [`maintenance`] (snapshots and hashes), [`watch`] (watch streams), [`plain`] (HTTP/1.1 and bare bytes), [`tls`] (throw-away certificates), [`tool`] (command-line peers),
 //! [`content`] (all a client can see of a store), [`random`] (repeatable choices).
 //!
 //! Always true: every wait ends on an event or at a named bound, never on a sleep; a server ends with the guard that owns it,
@@ -12,6 +12,7 @@
 pub mod content;
 pub mod kind;
 pub mod lease;
+pub mod maintenance;
 pub mod pb;
 pub mod plain;
 pub mod random;

@@ -217,6 +217,25 @@ impl Client {
         within_bound(path, call).await
     }
 
+    /// Opens a call that is answered with any number of messages.
+    pub(crate) async fn server_stream(
+        &mut self,
+        path: &'static str,
+        request: &impl Message,
+    ) -> Answer<Streaming<Bytes>> {
+        let call = async {
+            self.grpc
+                .ready()
+                .await
+                .map_err(|error| Status::unavailable(format!("{error:?}")))?;
+            let request = Request::new(Bytes::from(request.encode_to_vec()));
+            let path = http::uri::PathAndQuery::from_static(path);
+            let reply = self.grpc.server_streaming(request, path, Plain).await?;
+            Ok(reply.into_inner())
+        };
+        within_bound(path, call).await
+    }
+
     /// Opens a call whose both sides send any number of messages.
     pub(crate) async fn open_stream(
         &mut self,

@@ -67,6 +67,7 @@ impl ApplyStage {
             self.answer_physical(revision);
         }
         self.compaction.notify();
+        self.serve_states();
     }
 
     /// Tells the net cores whether group commits lag too far behind.

@@ -60,8 +60,7 @@ impl Committer {
         let (results, committed) = sync_channel(1);
         // It ends when this side is dropped; a panic of it ends the process.
         std::thread::Builder::new().name("tree".to_owned()).spawn(move || {
-            lower_priority();
-            run_anywhere(&cpus);
+            yield_to_cores(&cpus);
             let mut tree = tree;
             let mut scrubber = Scrubber::new();
             loop {
@@ -179,6 +178,12 @@ fn commit(tree: &mut Tree, frozen: &Frozen, shared: &Shared) -> Result<Committed
             }
         }
     }
+}
+
+/// Makes the present thread one that works beside the cores: on any of their processors, and only when they leave it time.
+pub fn yield_to_cores(cpus: &[usize]) {
+    lower_priority();
+    run_anywhere(cpus);
 }
 
 /// The thread that starts this one is pinned; commits may run on any core of the member.

@@ -19,7 +19,9 @@ mod leases;
 mod membership;
 mod schedule;
 mod stage;
+mod states;
 
-pub use committer::Committer;
+pub use committer::{Committer, yield_to_cores};
 pub use leases::{LeaseSettings, Leases};
 pub use stage::{ApplyParts, ApplySettings, ApplyStage};
+pub use states::States;

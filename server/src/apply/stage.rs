@@ -38,6 +38,7 @@ use super::committer::Committer;
 use super::compaction::{Compacting, PhysicalWait};
 use super::describe::describe;
 use super::leases::Leases;
+use super::states::States;
 
 /// Entries applied before replies leave and other tasks of the core get their turn.
 const PASS_ENTRIES_MAX: usize = 1024;
@@ -86,6 +87,7 @@ pub struct ApplyStage {
     /// The last look at the clock in this pass.
     pub(super) now_ns: u64,
     pub(super) leases: Leases,
+    pub(super) states: States,
     pub(super) physical: Vec<PhysicalWait>,
     /// The last finished compaction and the commit that makes it so in the file.
     pub(super) compacted: Option<(i64, u64)>,
@@ -113,6 +115,7 @@ pub struct ApplyParts {
     pub clock: Clock,
     pub metrics: Rc<CoreMetrics>,
     pub leases: Leases,
+    pub states: States,
 }
 
 impl ApplyStage {
@@ -141,6 +144,7 @@ impl ApplyStage {
             announced: 0,
             now_ns: 0,
             leases: parts.leases,
+            states: parts.states,
             physical: Vec::new(),
             compacted: None,
             commits_begun: 0,
@@ -171,6 +175,7 @@ impl ApplyStage {
             sleep(interval).await;
             let mut stage = stage.borrow_mut();
             stage.start_commit();
+            stage.serve_states();
             // A compaction may wait for readers, who tell nobody when they are done.
             stage.compaction.notify();
             stage.finish_pass();
@@ -209,6 +214,7 @@ impl ApplyStage {
             self.start_commit();
         }
         self.publish_congestion();
+        self.serve_states();
         is_more |= self.serve_leases();
         self.finish_pass();
         is_more

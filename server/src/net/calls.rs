@@ -115,6 +115,13 @@ impl Service for Calls<'_> {
                 let connection = self.connection;
                 self.watch_over(StreamKey { connection, stream }, reason);
             }
+            id::MAINTENANCE_HASH | id::MAINTENANCE_SNAPSHOT => {
+                let connection = self.connection;
+                let net = self.state.id;
+                self.state
+                    .backups
+                    .cancel(net, StreamKey { connection, stream });
+            }
             _ => {}
         }
         // A proposal that is under way is carried out all the same; its reply finds no call.
@@ -183,6 +190,8 @@ impl Calls<'_> {
             }
             id::WATCH_WATCH => self.watch(call, message, out),
             id::MAINTENANCE_ALARM => self.alarm(call, message),
+            id::MAINTENANCE_HASH => self.hash(call, message),
+            id::MAINTENANCE_SNAPSHOT => self.snapshot(call, message),
             id::MAINTENANCE_HASH_KV => {
                 etcdserverpb::HashKvRequest::decode(message)?;
                 self.read(call, message, true, out)
@@ -206,7 +215,6 @@ impl Calls<'_> {
         let method = &METHODS[usize::from(method.0)];
         let instead = match method.name {
             "Defragment" => "; stop the member and run `etcdutl defrag --data-dir`",
-            "Snapshot" => "; stop the member and copy member/snap/db",
             _ => "",
         };
         let text = format!(

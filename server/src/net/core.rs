@@ -169,6 +169,8 @@ impl NetCore {
             ToNet::Serve => self.serve(),
             ToNet::Replies(batch) => self.on_replies(batch),
             ToNet::Leases(answers) => self.on_lease_answers(answers),
+            ToNet::State { caller, result } => self.on_state(caller, result),
+            ToNet::Backup { caller, done } => self.on_backup(caller, done),
             ToNet::Dropped { id, error } => {
                 let pending = self.state.borrow_mut().proposals.take(id.sequence());
                 if let Some(pending) = pending {

@@ -26,6 +26,7 @@ impl NetCore {
         closed.sort_unstable();
         let state = self.state.borrow();
         let queues = vec![
+            ("backups", state.backups.len() as u64),
             ("connections", connections.len() as u64),
             ("leases", state.leases.waiting() as u64),
             ("long_reads", state.long_reads_running as u64),

@@ -5,12 +5,13 @@
 //! finds its method, [`writes`] checks it and proposes it; [`proposals`] remembers who waits;
 //! the answer comes back through [`core`] and leaves through the connection. A linearizable read
 //! waits in [`reads`] until its index is applied, is served by [`state`], and a long one goes on in
-//! slices. [`watching`] serves watch streams. [`books`] counts; [`timers`] ends what took too long.
+//! slices. [`watching`] serves watch streams, [`backups`] copies of the tree file. [`books`] counts; [`timers`] ends what took too long.
 //!
 //! Always true here: a net core shares nothing with other cores but the rings, the read view of the
 //! store and the words of [`crate::pipeline::Shared`]; nothing waits inside a callback.
 
 mod admission;
+mod backups;
 mod barrier;
 mod books;
 mod calls;

@@ -14,13 +14,15 @@ use wire::error::EtcdError;
 use wire::grpc::{Code, MethodId, Responder, StreamId};
 use wire::kv::ResponseHeader;
 
+use crate::backup::BackupThread;
 use crate::kv::command::TxnTables;
 use crate::metrics::CoreMetrics;
 use crate::pipeline::{LeaseAsk, NetId, Reply, ReplyBatch, Shared, ToLog, Watcher};
 use crate::services::methods::{Router, id};
 use crate::services::status;
-use crate::watch::{Hub, HubSettings};
+use crate::watch::{Hub, HubSettings, StreamKey};
 
+use super::backups::Backups;
 use super::books::{Books, Ended, Work};
 use super::connection::ConnectionKey;
 use super::core::fail;
@@ -58,6 +60,8 @@ pub struct NetRings {
     /// Memory of replies goes back.
     pub to_apply: Watcher<ReplyBatch>,
     pub to_leases: Watcher<Vec<LeaseAsk>>,
+    /// Asks for a state of the tree file.
+    pub to_states: Watcher<StreamKey>,
 }
 
 /// A net core's state behind its connections.
@@ -70,6 +74,7 @@ pub struct NetState {
     pub proposals: Proposals,
     pub reads: Reads,
     pub leases: LeaseCalls,
+    pub backups: Backups,
     pub to_log: Watcher<ToLog>,
     pub to_apply: Watcher<ReplyBatch>,
     pub reader: Reader<Snapshot>,
@@ -97,6 +102,7 @@ impl NetState {
         shared: Arc<Shared>,
         settings: CallSettings,
         rings: NetRings,
+        backup_thread: BackupThread,
         reader: Reader<Snapshot>,
         metrics: Rc<CoreMetrics>,
     ) -> NetState {
@@ -111,6 +117,7 @@ impl NetState {
             proposals: Proposals::default(),
             reads: Reads::default(),
             leases: LeaseCalls::new(rings.to_leases),
+            backups: Backups::new(rings.to_states, backup_thread),
             to_log: rings.to_log,
             to_apply: rings.to_apply,
             reader,
@@ -284,7 +291,9 @@ mod tests {
     /// A core's state over an empty store, and what it tells the log core.
     fn state(dir: &std::path::Path) -> (NetState, Inbox<ToLog>) {
         let files = TreeFiles::open(dir).unwrap();
-        let (_, snapshot, _) = Tree::open(files, TreeOptions::default()).unwrap();
+        let (tree, snapshot, _) = Tree::open(files, TreeOptions::default()).unwrap();
+        let file = tree.backup_file().unwrap();
+        let backup_thread = BackupThread::start(file, Vec::new(), Vec::new()).unwrap();
         let (_, reader, _) = Store::open(snapshot, mvcc::Options::default()).unwrap();
         let shared = Shared {
             cluster_id: 1,
@@ -325,6 +334,7 @@ mod tests {
         };
         let bell = || Doorbell::Local(Signal::new());
         let ((to_log, log), (to_apply, _), (to_leases, _)) = (ring(8), ring(8), ring(8));
+        let (to_states, _) = ring(8);
         let state = NetState::new(
             NetId(0),
             Arc::new(shared),
@@ -333,7 +343,9 @@ mod tests {
                 to_log: to_log.with_doorbell(bell()),
                 to_apply: to_apply.with_doorbell(bell()),
                 to_leases: to_leases.with_doorbell(bell()),
+                to_states: to_states.with_doorbell(bell()),
             },
+            backup_thread,
             reader,
             Rc::new(Metrics::new(info, false).join("0")),
         );

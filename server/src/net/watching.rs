@@ -33,7 +33,7 @@ const HISTORY_MESSAGES: usize = 128;
 const TICK_MIN: Duration = Duration::from_millis(10);
 const TICK_MAX: Duration = Duration::from_millis(500);
 
-/// Connections whose clients have taken what waited for them, and whose watchers want to know.
+/// Connections whose clients have taken what waited for them, and whose watchers or backups want to know.
 #[derive(Default)]
 pub struct Drained {
     keys: RefCell<Vec<ConnectionKey>>,
@@ -289,11 +289,13 @@ impl NetCore {
         let state = &mut *self.state.borrow_mut();
         let begun_ns = self.clock.now_ns();
         state.now_ns = begun_ns;
+        let drained = std::mem::take(&mut *self.drained.keys.borrow_mut());
+        for key in drained {
+            state.watching.hub.on_room(key);
+            self.on_backup_room(state, key);
+        }
         let mut sink = self.sink(state.header());
         let hub = &mut state.watching.hub;
-        for key in self.drained.keys.borrow_mut().drain(..) {
-            hub.on_room(key);
-        }
         let is_more = hub.catch_up(&mut sink, HISTORY_MESSAGES);
         let took = Duration::from_nanos(self.clock.now_ns() - begun_ns);
         state.count_watching(took);

@@ -2,7 +2,11 @@
 
 use bytes::Bytes;
 use consensus::Entry;
+use storage::tree::Snapshot;
 use wire::error::EtcdError;
+
+use crate::backup::Done;
+use crate::watch::StreamKey;
 
 use super::leases::LeaseAnswer;
 
@@ -71,7 +75,7 @@ pub struct ToApply {
     pub durable_ns: u64,
 }
 
-/// To a net core, from the log core or the apply core.
+/// To a net core, from the log core, the apply core or the backup thread.
 pub enum ToNet {
     /// The member has published itself: accept clients.
     Serve,
@@ -79,6 +83,13 @@ pub enum ToNet {
     Replies(ReplyBatch),
     /// The same to questions about leases.
     Leases(Vec<LeaseAnswer>),
+    /// A state of the tree file with everything that was applied when it was asked for, or why there is none.
+    State {
+        caller: StreamKey,
+        result: Result<Box<Snapshot>, EtcdError>,
+    },
+    /// What the backup thread did for a call.
+    Backup { caller: StreamKey, done: Done },
     /// The proposal never got into the log.
     Dropped { id: RequestId, error: EtcdError },
     /// Reads under this context may run once `index` is applied.

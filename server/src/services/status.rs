@@ -5,8 +5,8 @@
 use prost::Message;
 use storage::mvcc::HashJob;
 use wire::messages::etcdserverpb::{
-    AlarmMember, AlarmType, DowngradeInfo, HashKvResponse, MemberListResponse, ResponseHeader,
-    StatusResponse,
+    AlarmMember, AlarmType, DowngradeInfo, HashKvResponse, HashResponse, MemberListResponse,
+    ResponseHeader, StatusResponse,
 };
 
 use crate::apply::cluster::ClusterView;
@@ -73,6 +73,14 @@ pub fn put_hash_kv(out: &mut Vec<u8>, header: &wire::kv::ResponseHeader, job: &H
         hash: job.hash(),
         compact_revision: job.compact_revision(),
         hash_revision: job.at(),
+    };
+    reply.encode(out).expect("a Vec has room");
+}
+
+pub fn put_hash(out: &mut Vec<u8>, header: ResponseHeader, hash: u32) {
+    let reply = HashResponse {
+        header: Some(header),
+        hash,
     };
     reply.encode(out).expect("a Vec has room");
 }

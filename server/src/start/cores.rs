@@ -18,7 +18,10 @@ use storage::tree::{Snapshot, Tree};
 use storage::wal;
 use wire::grpc::Limits;
 
-use crate::apply::{ApplyParts, ApplySettings, ApplyStage, Committer, LeaseSettings, Leases};
+use crate::apply::{
+    ApplyParts, ApplySettings, ApplyStage, Committer, LeaseSettings, Leases, States,
+};
+use crate::backup::{BackupThread, JOBS_MAX};
 use crate::config::AutoCompaction;
 use crate::log::{LogParts, LogStage};
 use crate::metrics::{CoreMetrics, Metrics, Published, thread_major_faults};
@@ -31,6 +34,7 @@ use crate::pipeline::{
 };
 use crate::runtime::{Bell, BellRinger, Class, Signal, run_on_core, sleep, spawn};
 use crate::tls::{CertReloader, TlsFiles};
+use crate::watch::StreamKey;
 
 /// Proposals and reads of one net core on their way to the log core.
 const TO_LOG_ENTRIES: usize = 8192;
@@ -131,6 +135,9 @@ struct NetSeat {
     to_log: Outbox<ToLog>,
     to_apply: Outbox<ReplyBatch>,
     to_leases: Outbox<Vec<LeaseAsk>>,
+    to_states: Outbox<StreamKey>,
+    backup_thread: BackupThread,
+    from_backup: Inlet<ToNet>,
     from_log: Inlet<ToNet>,
     from_apply: Inlet<ToNet>,
     reader: Reader<Snapshot>,
@@ -158,6 +165,7 @@ struct ApplySeat {
     leases: LeaseTable,
     lease_settings: LeaseSettings,
     lease_asks: Vec<Inlet<Vec<LeaseAsk>>>,
+    state_asks: Vec<Inlet<StreamKey>>,
     entries: Inlet<ToApply>,
     recycled: Vec<Inlet<ReplyBatch>>,
     to_net: Vec<Outbox<ToNet>>,
@@ -200,6 +208,15 @@ pub fn start(parts: Parts) -> Result<Cores, Box<dyn std::error::Error>> {
     let (stopped_tx, stopped) = std::sync::mpsc::channel();
     let (entries_tx, entries_rx) = ring(TO_APPLY_ENTRIES);
     let (apply_to_log_tx, apply_to_log_rx) = ring(TO_LOG_ENTRIES);
+    let (to_nets, mut from_backups): (Vec<_>, Vec<_>) = net_places
+        .iter()
+        .map(|&place| {
+            let (outbox, inlet) = ring(2 * JOBS_MAX);
+            ((outbox, wiring.ringers[place].clone()), inlet)
+        })
+        .unzip();
+    let file = parts.tree.backup_file()?;
+    let backup_thread = BackupThread::start(file, to_nets, wiring.cpus.clone())?;
     let mut log = LogSeat {
         raft: parts.raft,
         wal: parts.wal,
@@ -215,6 +232,7 @@ pub fn start(parts: Parts) -> Result<Cores, Box<dyn std::error::Error>> {
         leases: parts.leases,
         lease_settings: parts.lease_settings,
         lease_asks: Vec::new(),
+        state_asks: Vec::new(),
         entries: entries_rx,
         recycled: Vec::new(),
         to_net: Vec::new(),
@@ -230,11 +248,13 @@ pub fn start(parts: Parts) -> Result<Cores, Box<dyn std::error::Error>> {
         let (apply_to_net, from_apply) = ring(TO_NET_ENTRIES);
         let (to_apply, recycled) = ring(RECYCLED_ENTRIES);
         let (to_leases, lease_asks) = ring(LEASE_ASK_BATCHES);
+        let (to_states, state_asks) = ring(2 * JOBS_MAX);
         log.from_nets.push(log_inbox);
         log.to_net.push(log_to_net);
         apply.to_net.push(apply_to_net);
         apply.recycled.push(recycled);
         apply.lease_asks.push(lease_asks);
+        apply.state_asks.push(state_asks);
         let tls = match &parts.tls {
             Some(files) => Some(CertReloader::new(files.clone(), std::time::Instant::now())?),
             None => None,
@@ -244,6 +264,9 @@ pub fn start(parts: Parts) -> Result<Cores, Box<dyn std::error::Error>> {
             to_log,
             to_apply,
             to_leases,
+            to_states,
+            backup_thread: backup_thread.clone(),
+            from_backup: from_backups.remove(0),
             from_log,
             from_apply,
             reader: parts.reader.clone(),
@@ -418,7 +441,9 @@ fn start_net(
             to_log: seat.to_log.with_doorbell(to_log.clone()),
             to_apply: seat.to_apply.with_doorbell(to_apply.clone()),
             to_leases: seat.to_leases.with_doorbell(to_apply.clone()),
+            to_states: seat.to_states.with_doorbell(to_apply.clone()),
         },
+        seat.backup_thread,
         seat.reader,
         metrics.clone(),
     );
@@ -439,6 +464,9 @@ fn start_net(
     let inboxes = vec![
         seat.from_log.with_doorbell(to_log),
         seat.from_apply.with_doorbell(to_apply),
+        // Its ring is never full, so nobody is ever rung back.
+        seat.from_backup
+            .with_doorbell(Doorbell::Local(Signal::new())),
     ];
     spawn(Class::Request, core.clone().answer(inboxes));
     spawn(Class::Request, core.clone().keep_time());
@@ -516,6 +544,7 @@ fn start_apply(
             seat.lease_settings,
             inboxes(seat.lease_asks, to_net),
         ),
+        states: States::new(inboxes(seat.state_asks, to_net)),
     });
     {
         let stage = stage.borrow();

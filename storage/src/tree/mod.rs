@@ -11,11 +11,13 @@
 //! Reading order: [`format`] (bytes), [`page`] (one checked page), [`source`] (where pages come from), [`snapshot`]
 //! (reading), [`batch`] (what changes), [`edit`] and [`pack`] (how a batch changes a tree), [`free`] (which pages are free),
 //! [`sums`] (the side file), [`files`] and [`options`], [`open`] (start and recovery), [`writer`] (the commit), [`check`],
-//! [`scrub`].
+//! [`scrub`], [`backup`] and [`content_hash`] (whole states, for clients).
 //! The byte maps and crash cases are in `docs/format-tree.md` and `docs/format-sums.md`.
 
+mod backup;
 pub mod batch;
 pub mod check;
+mod content_hash;
 mod edit;
 pub mod error;
 pub mod files;
@@ -33,8 +35,10 @@ mod sums;
 mod walk;
 pub mod writer;
 
+pub use backup::{Backup, BackupFile};
 pub use batch::WriteBatch;
 pub use check::{CheckReport, check};
+pub use content_hash::ContentHash;
 pub use error::{PageDamage, TreeError};
 pub use files::TreeFiles;
 pub use format::{PageNumber, TxId};

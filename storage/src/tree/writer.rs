@@ -18,6 +18,7 @@ use std::sync::Arc;
 
 use crate::device::BlockFile;
 
+use super::backup::BackupFile;
 use super::batch::{Change, WriteBatch, check_key};
 use super::edit::{self, EditError};
 use super::error::{TreeError, damaged, io_error};
@@ -183,6 +184,16 @@ impl Tree {
     ) -> Result<(Snapshot, OpenReport), TreeError> {
         let opened = open::load(files, options)?;
         Ok((opened.snapshot, opened.report))
+    }
+
+    /// The file for copies of held states, read beside this writer.
+    ///
+    /// # Errors
+    /// The process is out of file descriptors, or the file is a simulated one.
+    pub fn backup_file(&self) -> io::Result<BackupFile> {
+        let file = self.files.db.as_std();
+        let file = file.ok_or(io::ErrorKind::Unsupported)?.try_clone()?;
+        Ok(BackupFile::new(file))
     }
 
     /// The last published state.
