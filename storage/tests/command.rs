@@ -3,8 +3,9 @@
 use proptest::prelude::*;
 use storage::command::{
     Alarm, ArchivedBody, ArchivedOp, Body, Branches, ClusterVersionSet, Command, CommandArena,
-    CommandError, Compact, Compare, DeleteRange, Header, LeaseCheckpoint, LeaseGrant,
-    LeaseRemaining, LeaseRevoke, MemberAttrSet, Op, Put, Range, Span, Txn, Url, access,
+    CommandError, Compact, Compare, DeleteRange, DowngradeInfoSet, Header, LeaseCheckpoint,
+    LeaseGrant, LeaseRemaining, LeaseRevoke, MemberAttrSet, MemberPeerUrlsSet, Op, Put, Range,
+    Span, Txn, Url, access,
 };
 
 const HEADER: Header<'static> = Header {
@@ -131,6 +132,16 @@ fn samples() -> Vec<Command<'static>> {
                 },
             ],
         }),
+        Body::DowngradeInfoSet(DowngradeInfoSet {
+            is_enabled: true,
+            target: "3.6.0",
+        }),
+        Body::MemberPeerUrlsSet(MemberPeerUrlsSet {
+            member_id: 5,
+            peer_urls: &[Url {
+                url: "http://c:2380",
+            }],
+        }),
     ];
     bodies
         .into_iter()
@@ -216,6 +227,16 @@ fn every_kind_is_read_back() {
                     .map(|lease| (lease.id.to_native(), lease.remaining_ttl_s.to_native()))
                     .collect();
                 assert_eq!(leases, [(9, 300), (-9, 0)]);
+            }
+            (ArchivedBody::DowngradeInfoSet(read), _) => {
+                assert_eq!((read.is_enabled, &*read.target), (true, "3.6.0"));
+            }
+            (ArchivedBody::MemberPeerUrlsSet(read), _) => {
+                let urls: Vec<&str> = read.peer_urls.iter().map(|url| &*url.url).collect();
+                assert_eq!(
+                    (read.member_id, &urls[..]),
+                    (5.into(), &["http://c:2380"][..])
+                );
             }
             _ => panic!("another kind came back"),
         }

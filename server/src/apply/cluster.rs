@@ -17,6 +17,29 @@ pub struct ClusterView {
     pub cluster_version: String,
     /// `x.y.z`; empty while unknown.
     pub storage_version: String,
+    /// The version that the cluster goes down to, if it does.
+    pub downgrade_target: Option<String>,
+}
+
+/// Record `downgrade` of bucket `cluster`.
+#[derive(Serialize, Deserialize, Default)]
+struct DowngradeRecord {
+    #[serde(rename = "target-version", default)]
+    target_version: String,
+    #[serde(default)]
+    enabled: bool,
+}
+
+const DOWNGRADE_KEY: &[u8] = b"downgrade";
+
+/// Writes whether the cluster goes down, and to which version.
+pub fn put_downgrade<T: TreeSnapshot>(txn: &mut WriteTxn<'_, T>, target: Option<&str>) {
+    let record = DowngradeRecord {
+        target_version: target.unwrap_or_default().to_owned(),
+        enabled: target.is_some(),
+    };
+    let json = serde_json::to_vec(&record).expect("plain fields encode");
+    txn.put_bucket(Bucket::Cluster, DOWNGRADE_KEY, &json);
 }
 
 /// A member's record in bucket `members`, under its id in hex.
@@ -113,6 +136,12 @@ pub fn load<T: TreeSnapshot>(tree: &T) -> Result<ClusterView, String> {
     view.members.sort_unstable_by_key(|member| member.id);
     view.cluster_version = text(tree, Bucket::Cluster, b"clusterVersion")?;
     view.storage_version = text(tree, Bucket::Meta, b"storageVersion")?;
+    let downgrade = text(tree, Bucket::Cluster, DOWNGRADE_KEY)?;
+    if !downgrade.is_empty() {
+        let record: DowngradeRecord = serde_json::from_str(&downgrade)
+            .map_err(|error| format!("bucket cluster, key downgrade: {error}"))?;
+        view.downgrade_target = record.enabled.then_some(record.target_version);
+    }
     Ok(view)
 }
 

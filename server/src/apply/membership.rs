@@ -5,10 +5,18 @@
 
 use std::sync::Arc;
 
-use storage::command::{self, ArchivedClusterVersionSet, ArchivedMemberAttrSet, Body};
+use prost::Message;
+use storage::command::{
+    self, ArchivedClusterVersionSet, ArchivedDowngradeInfoSet, ArchivedMemberAttrSet,
+    ArchivedMemberPeerUrlsSet, Body,
+};
 use storage::mvcc::{Applied, Bucket};
+use wire::error::EtcdError;
+use wire::messages::etcdserverpb::{DowngradeResponse, MemberUpdateResponse};
 
 use crate::pipeline::{RequestId, ToNet};
+use crate::services::status;
+use crate::version::{CLUSTER_VERSION, parse_version};
 
 use super::cluster::{self, ClusterView};
 use super::stage::ApplyStage;
@@ -29,6 +37,99 @@ impl ApplyStage {
         view.storage_version = version.to_owned();
         self.shared.cluster.store(Arc::new(view));
         tracing::info!(cluster_version = version, "set the cluster version");
+    }
+
+    /// Begins or ends a downgrade; the cluster's version follows by an entry of its own.
+    pub(super) fn apply_downgrade_info(
+        &mut self,
+        applied: Applied,
+        set: &ArchivedDowngradeInfoSet<'_>,
+    ) {
+        let target = set.is_enabled.then(|| set.target.to_string());
+        let mut txn = self.store.begin(applied);
+        cluster::put_downgrade(&mut txn, target.as_deref());
+        txn.commit();
+        let mut view = ClusterView::clone(&self.shared.cluster.load());
+        tracing::warn!(
+            target_version = target.as_deref().unwrap_or_default(),
+            "downgrade {}",
+            if target.is_some() {
+                "enabled"
+            } else {
+                "cancelled"
+            }
+        );
+        view.downgrade_target = target;
+        let reply = DowngradeResponse {
+            header: Some(status::header(&self.shared, self.store.revision())),
+            version: status::minor_version(&view.cluster_version),
+        };
+        self.shared.cluster.store(Arc::new(view));
+        reply.encode(&mut self.scratch).expect("a Vec has room");
+        // An entry of an earlier life: the start decides when it is through with all of them.
+        if self.is_serving {
+            self.decide_cluster_version();
+        }
+    }
+
+    /// Proposes the version that this cluster should have, if that is another than it has.
+    fn decide_cluster_version(&mut self) {
+        let view = self.shared.cluster.load();
+        let now = parse_version(&view.cluster_version);
+        let wanted = match &view.downgrade_target {
+            Some(target) => parse_version(target).filter(|&target| {
+                // One step from where it is, or it is there.
+                now.is_some_and(|now| now.before() == Some(target))
+            }),
+            None => parse_version(CLUSTER_VERSION).filter(|&ours| now < Some(ours)),
+        };
+        drop(view);
+        if let Some(wanted) = wanted {
+            self.propose(Body::ClusterVersionSet(command::ClusterVersionSet {
+                version: &wanted.to_string(),
+            }));
+        }
+    }
+
+    /// Replaces a member's peer URLs; they are not looked at, as in etcd.
+    pub(super) fn apply_peer_urls(
+        &mut self,
+        applied: Applied,
+        set: &ArchivedMemberPeerUrlsSet<'_>,
+    ) -> Result<(), EtcdError> {
+        let member_id = set.member_id.to_native();
+        let peer_urls: Vec<String> = set
+            .peer_urls
+            .iter()
+            .map(|url| url.url.to_string())
+            .collect();
+        let mut view = ClusterView::clone(&self.shared.cluster.load());
+        let is_taken = view
+            .members
+            .iter()
+            .filter(|member| member.id != member_id)
+            .flat_map(|member| &member.peer_ur_ls)
+            .any(|taken| peer_urls.contains(taken));
+        let member = view.members.iter_mut();
+        let refusal = match { member }.find(|member| member.id == member_id) {
+            None => EtcdError::MemberNotFound,
+            Some(_) if is_taken => EtcdError::PeerUrlExist,
+            Some(member) => {
+                member.peer_ur_ls = peer_urls;
+                let mut txn = self.store.begin(applied);
+                cluster::put_member(&mut txn, member);
+                txn.commit();
+                let reply = MemberUpdateResponse {
+                    header: Some(status::header(&self.shared, 0)),
+                    members: view.members.clone(),
+                };
+                self.shared.cluster.store(Arc::new(view));
+                reply.encode(&mut self.scratch).expect("a Vec has room");
+                return Ok(());
+            }
+        };
+        self.store.set_applied(applied);
+        Err(refusal)
     }
 
     pub(super) fn apply_member_attributes(
@@ -81,11 +182,7 @@ impl ApplyStage {
             .iter()
             .map(|url| command::Url { url })
             .collect();
-        if self.shared.cluster.load().cluster_version.is_empty() {
-            self.propose(Body::ClusterVersionSet(command::ClusterVersionSet {
-                version: crate::version::CLUSTER_VERSION,
-            }));
-        }
+        self.decide_cluster_version();
         self.propose(Body::MemberAttrSet(command::MemberAttrSet {
             member_id: member.id,
             name: &member.name,

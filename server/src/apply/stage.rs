@@ -314,6 +314,8 @@ impl ApplyStage {
             ArchivedBody::LeaseGrant(_) => ApplyOp::LeaseGrant,
             ArchivedBody::LeaseRevoke(_) => ApplyOp::LeaseRevoke,
             ArchivedBody::LeaseCheckpoint(_) => ApplyOp::LeaseCheckpoint,
+            ArchivedBody::DowngradeInfoSet(_) => ApplyOp::DowngradeInfoSet,
+            ArchivedBody::MemberPeerUrlsSet(_) => ApplyOp::ClusterMemberAttrSet,
         };
         self.metrics.applied(op, success, took);
         if took > self.settings.warning_apply {
@@ -358,6 +360,11 @@ impl ApplyStage {
                 self.apply_lease_checkpoint(applied, checkpoint, id);
                 Ok(())
             }
+            ArchivedBody::DowngradeInfoSet(set) => {
+                self.apply_downgrade_info(applied, set);
+                Ok(())
+            }
+            ArchivedBody::MemberPeerUrlsSet(set) => self.apply_peer_urls(applied, set),
             _ => self.apply_guarded(applied, command, id),
         };
         self.reply(id, result);

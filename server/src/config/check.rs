@@ -32,6 +32,7 @@ const DEFAULT_NAME: &str = "default";
 pub(super) fn check(raw: &RawConfig, notices: &mut Vec<Notice>) -> Result<Config, Refusal> {
     check_support(raw, notices)?;
     note_ineffective(raw, notices);
+    note_ineffective_times(raw, notices)?;
     let features = features(raw, notices)?;
     let log = log_config(raw)?;
     // Nothing listens there yet; what cannot be right is refused all the same.
@@ -174,6 +175,42 @@ const INEFFECTIVE: [(&str, &str); 3] = [
         "listeners always have SO_REUSEADDR, as etcd's do",
     ),
 ];
+
+/// The same for times.
+const INEFFECTIVE_TIMES: [(&str, &str); 3] = [
+    (
+        "corrupt-check-time",
+        "there are no other members to compare with; every page is checked against its sum, at the start and in the background",
+    ),
+    (
+        "compact-hash-check-time",
+        "there are no other members to compare with",
+    ),
+    (
+        "downgrade-check-time",
+        "the member decides when the downgrade is asked for",
+    ),
+];
+
+fn note_ineffective_times(raw: &RawConfig, notices: &mut Vec<Notice>) -> Result<(), Refusal> {
+    let given = raw.duration_ns("compact-hash-check-time");
+    if given <= 0 {
+        let text = raw.text("compact-hash-check-time");
+        return Err(Refusal::new(format!(
+            "--compact-hash-check-time must be >0 (set to {text})"
+        )));
+    }
+    for (name, why) in INEFFECTIVE_TIMES {
+        let flag = super::flags::find(name).expect("it is in the table");
+        let text = raw.text(name);
+        if values::parse_duration_ns(flag.default) != Ok(raw.duration_ns(name)) {
+            notices.push(Notice::warning(format!(
+                "--{name}={text} has no effect: {why}"
+            )));
+        }
+    }
+    Ok(())
+}
 
 fn note_ineffective(raw: &RawConfig, notices: &mut Vec<Notice>) {
     for (name, why) in INEFFECTIVE {

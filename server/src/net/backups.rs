@@ -320,9 +320,15 @@ const _: () = assert!(
     "the digest is a message like any other"
 );
 
-/// What etcd leaves out of `Hash`: what differs between members that hold the same.
+/// What etcd leaves out of `Hash`, and the name of this member's log: what differs between members that hold the same.
 fn is_left_out(bucket: &[u8], key: &[u8]) -> bool {
-    bucket == b"meta" && matches!(key, b"consistent_index" | b"term" | b"storageVersion")
+    const LEFT_OUT: [&[u8]; 4] = [
+        b"consistent_index",
+        b"term",
+        b"storageVersion",
+        b"pilasterLog",
+    ];
+    bucket == b"meta" && LEFT_OUT.contains(&key)
 }
 
 #[cfg(test)]

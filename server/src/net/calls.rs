@@ -10,11 +10,10 @@ use wire::grpc::{
     Call, CallKind, CancelReason, Code, MethodId, PlainRequest, Responder, Route, Service, StreamId,
 };
 use wire::kv::{DecodeError, RangeRequestRef};
-use wire::messages::etcdserverpb;
+use wire::messages::{etcdserverpb, v3electionpb, v3lockpb};
 
 use crate::kv::validate;
 use crate::services::methods::{METHODS, id};
-use crate::services::status;
 use crate::watch::StreamKey;
 
 use super::connection::ConnectionKey;
@@ -122,6 +121,20 @@ impl Service for Calls<'_> {
                     .backups
                     .cancel(net, StreamKey { connection, stream });
             }
+            id::MAINTENANCE_DOWNGRADE
+            | id::LOCK_LOCK
+            | id::LOCK_UNLOCK
+            | id::ELECTION_CAMPAIGN
+            | id::ELECTION_PROCLAIM
+            | id::ELECTION_LEADER
+            | id::ELECTION_OBSERVE
+            | id::ELECTION_RESIGN => {
+                let connection = self.connection;
+                self.state
+                    .errands
+                    .table
+                    .cancel(StreamKey { connection, stream });
+            }
             _ => {}
         }
         // A proposal that is under way is carried out all the same; its reply finds no call.
@@ -179,17 +192,14 @@ impl Calls<'_> {
             id::LEASE_LEASE_REVOKE => self.lease_revoke(call, message),
             id::LEASE_LEASE_TIME_TO_LIVE => self.lease_time_to_live(call, message),
             id::LEASE_LEASE_LEASES => self.lease_leases(call, message),
-            id::MAINTENANCE_STATUS => {
-                etcdserverpb::StatusRequest::decode(message)?;
-                let revision = self.state.reader.revision();
-                let (shared, quota) = (&self.state.shared, self.state.settings.quota_shown);
-                out.unary(call.stream, |buffer| {
-                    status::put_status(buffer, shared, revision, quota);
-                });
-                Ok(())
-            }
+            id::MAINTENANCE_STATUS => self.status(call, message, out),
             id::WATCH_WATCH => self.watch(call, message, out),
-            id::MAINTENANCE_ALARM => self.alarm(call, message),
+            id::MAINTENANCE_ALARM => self.alarm(call, message, out),
+            id::MAINTENANCE_MOVE_LEADER => self.move_leader(call, message, out),
+            id::MAINTENANCE_DOWNGRADE => {
+                etcdserverpb::DowngradeRequest::decode(message)?;
+                self.begin_errand(call, message)
+            }
             id::MAINTENANCE_HASH => self.hash(call, message),
             id::MAINTENANCE_SNAPSHOT => self.snapshot(call, message),
             id::MAINTENANCE_HASH_KV => {
@@ -197,6 +207,34 @@ impl Calls<'_> {
                 self.read(call, message, true, out)
             }
             id::CLUSTER_MEMBER_LIST => self.member_list(call, message, out),
+            id::CLUSTER_MEMBER_UPDATE => self.member_update(call, message),
+            id::CLUSTER_MEMBER_ADD => self.member_add(call, message, out),
+            id::CLUSTER_MEMBER_REMOVE => self.member_remove(message),
+            id::CLUSTER_MEMBER_PROMOTE => self.member_promote(message),
+            id::LOCK_LOCK => {
+                v3lockpb::LockRequest::decode(message)?;
+                self.begin_errand(call, message)
+            }
+            id::LOCK_UNLOCK => {
+                v3lockpb::UnlockRequest::decode(message)?;
+                self.begin_errand(call, message)
+            }
+            id::ELECTION_CAMPAIGN => {
+                v3electionpb::CampaignRequest::decode(message)?;
+                self.begin_errand(call, message)
+            }
+            id::ELECTION_PROCLAIM => {
+                v3electionpb::ProclaimRequest::decode(message)?;
+                self.begin_errand(call, message)
+            }
+            id::ELECTION_LEADER | id::ELECTION_OBSERVE => {
+                v3electionpb::LeaderRequest::decode(message)?;
+                self.begin_errand(call, message)
+            }
+            id::ELECTION_RESIGN => {
+                v3electionpb::ResignRequest::decode(message)?;
+                self.begin_errand(call, message)
+            }
             id::HEALTH_CHECK => health_check(call, message, out),
             id::HEALTH_LIST => health_list(call, message, out),
             id::HEALTH_WATCH => {
@@ -211,10 +249,11 @@ impl Calls<'_> {
         }
     }
 
-    fn refuse(&self, method: MethodId, stream: StreamId, out: &mut Responder<'_>) {
+    pub(super) fn refuse(&self, method: MethodId, stream: StreamId, out: &mut Responder<'_>) {
         let method = &METHODS[usize::from(method.0)];
         let instead = match method.name {
             "Defragment" => "; stop the member and run `etcdutl defrag --data-dir`",
+            "MemberAdd" => "; a cluster has one member yet",
             _ => "",
         };
         let text = format!(
@@ -266,10 +305,5 @@ impl Calls<'_> {
             state.now_ns,
         );
         Ok(())
-    }
-
-    fn member_list(&mut self, call: &Call<'_>, message: &[u8], out: &mut Responder<'_>) -> Handled {
-        let request = etcdserverpb::MemberListRequest::decode(message)?;
-        self.read(call, message, !request.linearizable, out)
     }
 }

@@ -28,6 +28,14 @@ pub struct ConnectionKey {
     pub life: u32,
 }
 
+impl ConnectionKey {
+    /// Stands for the member where it is its own client; no connection ever has it.
+    pub const OWN: ConnectionKey = ConnectionKey {
+        slot: u32::MAX,
+        life: u32::MAX,
+    };
+}
+
 /// Above this much unsent output a connection is not read from.
 pub const UNSENT_BYTES_MAX: usize = 4 << 20;
 /// How long a connection may say nothing that tells its protocol, TLS included: etcd's bound for a

@@ -26,6 +26,7 @@ use super::admission::Admission;
 use super::barrier::{BARRIER, Barrier};
 use super::books::{Ended, Work};
 use super::connection::{Connection, ConnectionKey};
+use super::errands::{ErrandTable, Steps};
 use super::health::HttpBackend;
 use super::held::Held;
 use super::lease_calls::LEADERSHIP;
@@ -82,6 +83,10 @@ pub struct NetCore {
     /// Reads of the member's own, by number.
     pub(super) barriers: RefCell<FxHashMap<u32, Barrier>>,
     pub(super) next_barrier: Cell<u32>,
+    /// Writes of the core's errands.
+    pub(super) steps: RefCell<Steps>,
+    /// The same as the state's, for those who hold the state.
+    pub(super) errands: Rc<ErrandTable>,
     /// Bound early, accepted from once the member serves.
     pub(super) listeners: RefCell<Vec<BoundListener>>,
     /// Closed, but their last words are still on their way.
@@ -123,6 +128,7 @@ impl NetCore {
             limits,
             http_backend,
             tls: tls.map(RefCell::new),
+            errands: state.errands.table.clone(),
             state: RefCell::new(state),
             connections: RefCell::default(),
             receive_buffer: RefCell::new(vec![0; RECEIVE_BYTES]),
@@ -130,6 +136,7 @@ impl NetCore {
             has_long_reads: Cell::new(false),
             barriers: RefCell::default(),
             next_barrier: Cell::new(0),
+            steps: RefCell::default(),
             listeners: RefCell::new(listeners),
             closing: RefCell::default(),
             held: Rc::new(Held::new(held_bytes_max, clock)),
@@ -199,6 +206,11 @@ impl NetCore {
             let waited = Duration::from_nanos(state.now_ns.saturating_sub(batch.made_ns));
             state.metrics.stage(Stage::Answer, waited);
             state.books.ended(pending.ended(true));
+            if pending.connection == ConnectionKey::OWN {
+                let result = result.as_ref().map(|range| &batch.bytes[range.clone()]);
+                self.end_step(pending.stream, result.map_err(|error| *error));
+                continue;
+            }
             self.respond(pending.connection, |out| match &result {
                 Ok(range) => {
                     let message = &batch.bytes[range.clone()];
@@ -213,6 +225,9 @@ impl NetCore {
     /// Answers a write that was not applied, as far as this member knows.
     pub(super) fn fail_write(&self, pending: &Pending, error: EtcdError) {
         self.state.borrow_mut().books.ended(pending.ended(false));
+        if pending.connection == ConnectionKey::OWN {
+            return self.end_step(pending.stream, Err(error));
+        }
         self.respond(pending.connection, |out| fail(out, pending.stream, error));
     }
 

@@ -28,6 +28,7 @@ impl NetCore {
         let queues = vec![
             ("backups", state.backups.len() as u64),
             ("connections", connections.len() as u64),
+            ("errands", self.errands.len() as u64),
             ("leases", state.leases.waiting() as u64),
             ("long_reads", state.long_reads_running as u64),
             ("plain_requests", state.plain_running as u64),

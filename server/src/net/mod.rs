@@ -5,7 +5,8 @@
 //! finds its method, [`writes`] checks it and proposes it; [`proposals`] remembers who waits;
 //! the answer comes back through [`core`] and leaves through the connection. A linearizable read
 //! waits in [`reads`] until its index is applied, is served by [`state`], and a long one goes on in
-//! slices. [`watching`] serves watch streams, [`backups`] copies of the tree file. [`books`] counts; [`timers`] ends what took too long.
+//! slices. [`watching`] serves watch streams, [`backups`] copies of the tree file, [`errands`]
+//! what takes several steps: [`locks`], [`elections`]. [`books`] counts; [`timers`] ends what took too long.
 //!
 //! Always true here: a net core shares nothing with other cores but the rings, the read view of the
 //! store and the words of [`crate::pipeline::Shared`]; nothing waits inside a callback.
@@ -15,15 +16,20 @@ mod backups;
 mod barrier;
 mod books;
 mod calls;
+mod cluster_calls;
 mod connection;
 pub mod core;
 mod counts;
+mod elections;
+mod errands;
 pub mod health;
 mod health_calls;
 mod held;
 mod lease_calls;
 mod lease_streams;
+mod locks;
 mod long_reads;
+mod maintenance_calls;
 mod plain_http;
 mod proposals;
 mod reads;

@@ -190,6 +190,7 @@ impl NetCore {
         connection.flush();
         connection.wake_http1();
         self.start_plain();
+        self.start_errands();
         self.run_ready_reads();
         if self.serve_watchers(false) {
             self.inbox_signal.notify();

@@ -7,12 +7,14 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use prost::Message;
 use storage::command::CommandArena;
 use storage::mvcc::Reader;
 use storage::tree::Snapshot;
 use wire::error::EtcdError;
 use wire::grpc::{Code, MethodId, Responder, StreamId};
 use wire::kv::ResponseHeader;
+use wire::messages::etcdserverpb::AlarmRequest;
 
 use crate::backup::BackupThread;
 use crate::kv::command::TxnTables;
@@ -26,6 +28,7 @@ use super::backups::Backups;
 use super::books::{Books, Ended, Work};
 use super::connection::ConnectionKey;
 use super::core::fail;
+use super::errands::Errands;
 use super::lease_calls::{LeaseCallSettings, LeaseCalls};
 use super::long_reads::{LONG_READ_BYTES_MAX, LONG_READS_MAX, LongRead, ReadJob, ReadOutcome};
 use super::plain_http::WaitingPlain;
@@ -75,6 +78,7 @@ pub struct NetState {
     pub reads: Reads,
     pub leases: LeaseCalls,
     pub backups: Backups,
+    pub errands: Errands,
     pub to_log: Watcher<ToLog>,
     pub to_apply: Watcher<ReplyBatch>,
     pub reader: Reader<Snapshot>,
@@ -117,6 +121,7 @@ impl NetState {
             proposals: Proposals::default(),
             reads: Reads::default(),
             leases: LeaseCalls::new(rings.to_leases),
+            errands: Errands::default(),
             backups: Backups::new(rings.to_states, backup_thread),
             to_log: rings.to_log,
             to_apply: rings.to_apply,
@@ -213,6 +218,15 @@ impl NetState {
             let cluster = self.shared.cluster.load();
             out.unary(stream, |buffer| {
                 status::put_member_list(buffer, &self.shared, &cluster);
+            });
+            return self.books.ended(ended(Work::Other));
+        }
+        if method == id::MAINTENANCE_ALARM {
+            let kind = AlarmRequest::decode(request).map_or(0, |request| request.alarm);
+            let cluster = self.shared.cluster.load();
+            let header = status::header(&self.shared, self.reader.revision());
+            out.unary(stream, |buffer| {
+                status::put_alarms(buffer, header, &cluster, kind);
             });
             return self.books.ended(ended(Work::Other));
         }

@@ -13,12 +13,12 @@ use std::time::Duration;
 use storage::tree::Snapshot;
 use wire::error::EtcdError;
 use wire::grpc::{Call, CancelReason, Responder};
-use wire::kv::{ResponseHeader, WatchControl, WatchRequestRef, put_watch_control};
+use wire::kv::{ResponseHeader, WatchControl, WatchCreateRef, WatchRequestRef, put_watch_control};
 
 use crate::metrics::{StreamApi, StreamDirection};
 use crate::runtime::{Signal, sleep, yield_now};
 use crate::services::methods::id;
-use crate::watch::{Hub, Output, Sink, StreamKey};
+use crate::watch::{Created, Hub, Output, Sink, StreamKey};
 
 use super::calls::{CallError, Calls, Handled};
 use super::connection::ConnectionKey;
@@ -162,19 +162,12 @@ impl Calls<'_> {
 
     fn open_watch(&mut self, call: &Call<'_>, out: &mut Responder<'_>) {
         let key = self.stream_key(call);
-        let state = &mut *self.state;
-        if state.watching.hub.has_stream(key) {
+        if self.state.watching.hub.has_stream(key) {
             return;
-        }
-        if state.watching.hub.is_empty() {
-            // From here on the apply core rings for each new revision. It looks at this word behind a fence after
-            // it has published one, so either it sees the word or the watchers here see the revision.
-            state.shared.watches[usize::from(state.id.0)].store(true, Ordering::SeqCst);
-            fence(Ordering::SeqCst);
         }
         out.be_patient(call.stream);
         let needs_leader = call.metadata.get(b"hasleader") == Some(b"true");
-        state.watching.hub.open(key, needs_leader, state.now_ns);
+        self.state.open_watch(key, needs_leader);
     }
 
     fn stream_key(&self, call: &Call<'_>) -> StreamKey {
@@ -193,6 +186,9 @@ struct CoreSink<'a> {
 
 impl Sink for CoreSink<'_> {
     fn output(&mut self, key: StreamKey) -> Output {
+        if let Some(errand) = self.core.errands.get(key) {
+            return errand.output();
+        }
         let connections = self.core.connections.borrow();
         let Some(connection) = connections.get(key.connection) else {
             return Output::Gone;
@@ -213,6 +209,9 @@ impl Sink for CoreSink<'_> {
     }
 
     fn put(&mut self, key: StreamKey, parts: &[&[u8]]) {
+        if let Some(errand) = self.core.errands.get(key) {
+            return errand.put(parts);
+        }
         self.core.respond(key.connection, |out| {
             out.message(key.stream, |buffer| {
                 buffer.reserve(parts.iter().map(|part| part.len()).sum());
@@ -224,6 +223,10 @@ impl Sink for CoreSink<'_> {
     }
 
     fn await_room(&mut self, key: StreamKey) {
+        if self.core.errands.get(key).is_some() {
+            // It tells the hub by itself when it has looked at its news.
+            return;
+        }
         let connections = self.core.connections.borrow();
         if let Some(connection) = connections.get(key.connection) {
             connection.tell_when_drained(self.core.drained.clone());
@@ -293,6 +296,7 @@ impl NetCore {
         for key in drained {
             state.watching.hub.on_room(key);
             self.on_backup_room(state, key);
+            self.errands.on_room(key);
         }
         let mut sink = self.sink(state.header());
         let hub = &mut state.watching.hub;
@@ -363,6 +367,26 @@ impl NetCore {
 }
 
 impl super::state::NetState {
+    /// A stream of watchers begins.
+    fn open_watch(&mut self, key: StreamKey, needs_leader: bool) {
+        if self.watching.hub.is_empty() {
+            // From here on the apply core rings for each new revision. It looks at this word behind a fence after
+            // it has published one, so either it sees the word or the watchers here see the revision.
+            self.shared.watches[usize::from(self.id.0)].store(true, Ordering::SeqCst);
+            fence(Ordering::SeqCst);
+        }
+        self.watching.hub.open(key, needs_leader, self.now_ns);
+    }
+
+    /// A watcher of an errand, in a stream under its call. The caller notifies the core's inbox.
+    pub(super) fn watch_as(&mut self, key: StreamKey, create: &WatchCreateRef<'_>) -> Created {
+        if !self.watching.hub.has_stream(key) {
+            self.open_watch(key, false);
+        }
+        self.watching.is_touched = true;
+        self.watching.hub.create(key, create, self.now_ns)
+    }
+
     /// Books what the hub did in `took`, and brings the gauges up to date.
     fn count_watching(&mut self, took: Duration) {
         let watching = &mut self.watching;

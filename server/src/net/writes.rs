@@ -6,7 +6,6 @@
 
 use std::sync::atomic::Ordering;
 
-use prost::Message;
 use storage::command::{Body, Command, Header};
 use wire::error::EtcdError;
 use wire::grpc::{Call, Code, Responder};
@@ -14,7 +13,7 @@ use wire::kv::{
     CompactionRequestRef, DeleteRangeRequestRef, PutRequestRef, RequestEnvelope, TxnRequestRef,
     etcd_request_bytes,
 };
-use wire::messages::etcdserverpb::{self, AlarmRequest};
+use wire::messages::etcdserverpb;
 
 use crate::kv::command::{delete_range_body, put_body};
 use crate::kv::{quota, validate};
@@ -71,9 +70,22 @@ impl Calls<'_> {
         if validate::is_readonly(&request) {
             return self.read(call, message, validate::is_serializable(&request), out);
         }
-        let envelope = RequestEnvelope::Txn(&request);
+        self.write_txn_checked(call, &request)
+    }
+
+    /// A transaction that writes, with all its checks.
+    pub(super) fn write_txn(&mut self, call: &Call<'_>, request: &TxnRequestRef<'_>) -> Handled {
+        if !self.has_space(quota::txn_cost(request)) {
+            return self.raise_no_space(call);
+        }
+        validate::check_txn(request, self.state.settings.txn_ops_max)?;
+        self.write_txn_checked(call, request)
+    }
+
+    fn write_txn_checked(&mut self, call: &Call<'_>, request: &TxnRequestRef<'_>) -> Handled {
+        let envelope = RequestEnvelope::Txn(request);
         let mut tables = std::mem::take(&mut self.state.tables);
-        let handled = tables.with_txn(&request, |txn| self.propose(call, Body::Txn(txn), envelope));
+        let handled = tables.with_txn(request, |txn| self.propose(call, Body::Txn(txn), envelope));
         self.state.tables = tables;
         handled
     }
@@ -90,16 +102,6 @@ impl Calls<'_> {
             self.state.proposals.lift_deadline();
         }
         Ok(())
-    }
-
-    pub(super) fn alarm(&mut self, call: &Call<'_>, message: &[u8]) -> Handled {
-        let request = AlarmRequest::decode(message)?;
-        let body = Body::Alarm(storage::command::Alarm {
-            member_id: request.member_id,
-            action: request.action,
-            alarm: request.alarm,
-        });
-        self.propose(call, body, alarm_envelope(message.len()))
     }
 
     pub(super) fn has_space(&self, cost: usize) -> bool {
@@ -216,6 +218,6 @@ fn apply_gap_max(state: &NetState, body: &Body<'_>) -> u64 {
 }
 
 /// An alarm's field in etcd's raft request.
-fn alarm_envelope(len: usize) -> RequestEnvelope<'static> {
+pub(super) fn alarm_envelope(len: usize) -> RequestEnvelope<'static> {
     RequestEnvelope::Other { field: 10, len }
 }

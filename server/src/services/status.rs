@@ -5,8 +5,8 @@
 use prost::Message;
 use storage::mvcc::HashJob;
 use wire::messages::etcdserverpb::{
-    AlarmMember, AlarmType, DowngradeInfo, HashKvResponse, HashResponse, MemberListResponse,
-    ResponseHeader, StatusResponse,
+    AlarmMember, AlarmResponse, AlarmType, DowngradeInfo, HashKvResponse, HashResponse,
+    MemberListResponse, ResponseHeader, StatusResponse,
 };
 
 use crate::apply::cluster::ClusterView;
@@ -46,7 +46,10 @@ pub fn put_status(out: &mut Vec<u8>, shared: &Shared, revision: i64, quota_bytes
         is_learner: false,
         storage_version: cluster.storage_version.clone(),
         db_size_quota: quota_bytes,
-        downgrade_info: Some(DowngradeInfo::default()),
+        downgrade_info: Some(DowngradeInfo {
+            enabled: cluster.downgrade_target.is_some(),
+            target_version: cluster.downgrade_target.clone().unwrap_or_default(),
+        }),
     };
     status.encode(out).expect("a Vec has room");
 }
@@ -73,6 +76,23 @@ pub fn put_hash_kv(out: &mut Vec<u8>, header: &wire::kv::ResponseHeader, job: &H
         hash: job.hash(),
         compact_revision: job.compact_revision(),
         hash_revision: job.at(),
+    };
+    reply.encode(out).expect("a Vec has room");
+}
+
+/// `3.7` of `3.7.0`, as answers about downgrades show a version.
+pub fn minor_version(version: &str) -> String {
+    let parts: Vec<&str> = version.splitn(3, '.').take(2).collect();
+    parts.join(".")
+}
+
+/// The alarms of a kind, or all for kind 0.
+pub fn put_alarms(out: &mut Vec<u8>, header: ResponseHeader, cluster: &ClusterView, kind: i32) {
+    let held = cluster.alarms.iter();
+    let shown = held.filter(|alarm| kind == 0 || alarm.alarm == kind);
+    let reply = AlarmResponse {
+        header: Some(header),
+        alarms: shown.copied().collect(),
     };
     reply.encode(out).expect("a Vec has room");
 }

@@ -32,7 +32,7 @@ mod round;
 mod simulation;
 mod slots;
 
-pub use hub::{Hub, HubSettings, STREAM_STOPPED};
+pub use hub::{Created, Hub, HubSettings, STREAM_STOPPED};
 
 use wire::grpc::StreamId;
 use wire::kv::ResponseHeader;

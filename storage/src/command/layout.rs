@@ -54,6 +54,8 @@ pub enum Body<'a> {
     LeaseGrant(#[rkyv(with = AsBox)] LeaseGrant),
     LeaseRevoke(#[rkyv(with = AsBox)] LeaseRevoke),
     LeaseCheckpoint(#[rkyv(with = AsBox)] LeaseCheckpoint<'a>),
+    DowngradeInfoSet(#[rkyv(with = AsBox)] DowngradeInfoSet<'a>),
+    MemberPeerUrlsSet(#[rkyv(with = AsBox)] MemberPeerUrlsSet<'a>),
 }
 
 #[derive(Archive, Serialize, Clone, Copy, Default, Debug)]
@@ -222,6 +224,22 @@ pub struct LeaseRemaining {
     pub remaining_ttl_s: i64,
 }
 
+/// Whether the cluster is on its way down, and to which version.
+#[derive(Archive, Serialize, Clone, Copy, Default, Debug)]
+pub struct DowngradeInfoSet<'a> {
+    pub is_enabled: bool,
+    /// For example `3.6.0`; empty when not enabled.
+    #[rkyv(with = InlineAsBox)]
+    pub target: &'a str,
+}
+
+#[derive(Archive, Serialize, Clone, Copy, Default, Debug)]
+pub struct MemberPeerUrlsSet<'a> {
+    pub member_id: u64,
+    #[rkyv(with = InlineAsBox)]
+    pub peer_urls: &'a [Url<'a>],
+}
+
 impl Command<'_> {
     /// No archive of this command is longer. Exact but for alignment, which is counted at its worst.
     pub fn archived_bytes_max(&self) -> usize {
@@ -274,6 +292,17 @@ impl Body<'_> {
                     + slack(set.name.len())
                     + set
                         .client_urls
+                        .iter()
+                        .map(|url| slack(size_of::<ArchivedUrl<'static>>()) + slack(url.url.len()))
+                        .sum::<usize>()
+            }
+            Body::DowngradeInfoSet(set) => {
+                slack(size_of::<ArchivedDowngradeInfoSet<'static>>()) + slack(set.target.len())
+            }
+            Body::MemberPeerUrlsSet(set) => {
+                slack(size_of::<ArchivedMemberPeerUrlsSet<'static>>())
+                    + set
+                        .peer_urls
                         .iter()
                         .map(|url| slack(size_of::<ArchivedUrl<'static>>()) + slack(url.url.len()))
                         .sum::<usize>()

@@ -14,10 +14,11 @@ pub use access::{CommandError, access};
 pub use arena::{BLOCK_BYTES, CommandArena};
 pub use layout::{
     Alarm, ArchivedAlarm, ArchivedBody, ArchivedBranches, ArchivedClusterVersionSet,
-    ArchivedCommand, ArchivedCompact, ArchivedCompare, ArchivedDeleteRange, ArchivedHeader,
-    ArchivedLeaseCheckpoint, ArchivedLeaseGrant, ArchivedLeaseRemaining, ArchivedLeaseRevoke,
-    ArchivedMemberAttrSet, ArchivedOp, ArchivedPut, ArchivedRange, ArchivedSpan, ArchivedTxn,
-    ArchivedUrl, Body, Branches, ClusterVersionSet, Command, CommandView, Compact, Compare,
-    DeleteRange, Header, LAYOUT_VERSION, LeaseCheckpoint, LeaseGrant, LeaseRemaining, LeaseRevoke,
-    MemberAttrSet, Op, Put, Range, Span, TXN_DEPTH_MAX, Txn, Url,
+    ArchivedCommand, ArchivedCompact, ArchivedCompare, ArchivedDeleteRange,
+    ArchivedDowngradeInfoSet, ArchivedHeader, ArchivedLeaseCheckpoint, ArchivedLeaseGrant,
+    ArchivedLeaseRemaining, ArchivedLeaseRevoke, ArchivedMemberAttrSet, ArchivedMemberPeerUrlsSet,
+    ArchivedOp, ArchivedPut, ArchivedRange, ArchivedSpan, ArchivedTxn, ArchivedUrl, Body, Branches,
+    ClusterVersionSet, Command, CommandView, Compact, Compare, DeleteRange, DowngradeInfoSet,
+    Header, LAYOUT_VERSION, LeaseCheckpoint, LeaseGrant, LeaseRemaining, LeaseRevoke,
+    MemberAttrSet, MemberPeerUrlsSet, Op, Put, Range, Span, TXN_DEPTH_MAX, Txn, Url,
 };

@@ -15,7 +15,17 @@ pub struct Metadata<'a> {
     fields: &'a Fields,
 }
 
+static NOTHING: Fields = Fields {
+    bytes: Vec::new(),
+    spans: Vec::new(),
+};
+
 impl<'a> Metadata<'a> {
+    /// Of a call that no client sent.
+    pub fn empty() -> Metadata<'static> {
+        Metadata { fields: &NOTHING }
+    }
+
     pub(crate) fn new(fields: &'a Fields) -> Self {
         Self { fields }
     }

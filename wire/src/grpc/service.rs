@@ -84,6 +84,20 @@ pub struct Call<'a> {
     pub metadata: Metadata<'a>,
 }
 
+impl Call<'static> {
+    /// A unary call that the owner makes of itself, under a number of its own choice: it has no client, no deadline and no
+    /// metadata.
+    pub fn own(stream: StreamId, method: MethodId) -> Call<'static> {
+        Call {
+            stream,
+            method,
+            kind: CallKind::Unary,
+            deadline_ns: None,
+            metadata: Metadata::empty(),
+        }
+    }
+}
+
 /// The application above a connection.
 pub trait Service {
     /// Looks up a `:path` (with its leading slash, shape `/service/method` already checked). The
