@@ -2,7 +2,7 @@
 //!
 //! Read in this order: [`kind`] (which program is under test), [`server`] (one running server and its whole life),
 //! [`raw`] (raw gRPC calls that show every status), [`pb`] (messages, described apart from the server's own),
-//! [`lease`] (the lease service), [`maintenance`] (snapshots and hashes), [`watch`] (watch streams), [`plain`] (HTTP/1.1 and bare bytes), [`tls`] (throw-away certificates), [`tool`] (command-line peers),
+//! [`lease`] (the lease service), [`election`] (locks and elections), [`maintenance`] (snapshots, hashes, downgrades, members), [`watch`] (watch streams), [`plain`] (HTTP/1.1 and bare bytes), [`tls`] (throw-away certificates), [`tool`] (command-line peers),
 //! [`content`] (all a client can see of a store), [`random`] (repeatable choices).
 //!
 //! Always true: every wait ends on an event or at a named bound, never on a sleep; a server ends with the guard that owns it,
@@ -10,6 +10,7 @@
 //! Called by the files in `tests/tests`. Knows nothing of the server's insides: it links none of its crates.
 
 pub mod content;
+pub mod election;
 pub mod kind;
 pub mod lease;
 pub mod maintenance;

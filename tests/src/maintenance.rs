@@ -90,3 +90,86 @@ impl Client {
         self.call("/etcdserverpb.Maintenance/Hash", &Empty {}).await
     }
 }
+
+/// Of MoveLeader, MemberRemove and MemberPromote: one id.
+#[derive(Clone, PartialEq, Message)]
+pub struct IdRequest {
+    #[prost(uint64, tag = "1")]
+    pub id: u64,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct DowngradeRequest {
+    /// 0 validate, 1 enable, 2 cancel.
+    #[prost(int32, tag = "1")]
+    pub action: i32,
+    #[prost(string, tag = "2")]
+    pub version: String,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct DowngradeResponse {
+    #[prost(message, optional, tag = "1")]
+    pub header: Option<ResponseHeader>,
+    #[prost(string, tag = "2")]
+    pub version: String,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct MemberAddRequest {
+    #[prost(string, repeated, tag = "1")]
+    pub peer_urls: Vec<String>,
+    #[prost(bool, tag = "2")]
+    pub is_learner: bool,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct MemberUpdateRequest {
+    #[prost(uint64, tag = "1")]
+    pub id: u64,
+    #[prost(string, repeated, tag = "2")]
+    pub peer_urls: Vec<String>,
+}
+
+impl Client {
+    pub async fn move_leader(&mut self, id: u64) -> Answer<Empty> {
+        let path = "/etcdserverpb.Maintenance/MoveLeader";
+        self.call(path, &IdRequest { id }).await
+    }
+
+    pub async fn downgrade(&mut self, action: i32, version: &str) -> Answer<DowngradeResponse> {
+        let version = version.to_owned();
+        let request = DowngradeRequest { action, version };
+        self.call("/etcdserverpb.Maintenance/Downgrade", &request)
+            .await
+    }
+
+    pub async fn member_update(
+        &mut self,
+        id: u64,
+        peer_urls: &[&str],
+    ) -> Answer<crate::pb::MemberListResponse> {
+        let peer_urls = peer_urls.iter().map(|&url| url.to_owned()).collect();
+        let request = MemberUpdateRequest { id, peer_urls };
+        self.call("/etcdserverpb.Cluster/MemberUpdate", &request)
+            .await
+    }
+
+    pub async fn member_add(&mut self, peer_urls: &[&str]) -> Answer<Empty> {
+        let request = MemberAddRequest {
+            peer_urls: peer_urls.iter().map(|&url| url.to_owned()).collect(),
+            is_learner: false,
+        };
+        self.call("/etcdserverpb.Cluster/MemberAdd", &request).await
+    }
+
+    pub async fn member_remove(&mut self, id: u64) -> Answer<Empty> {
+        self.call("/etcdserverpb.Cluster/MemberRemove", &IdRequest { id })
+            .await
+    }
+
+    pub async fn member_promote(&mut self, id: u64) -> Answer<Empty> {
+        self.call("/etcdserverpb.Cluster/MemberPromote", &IdRequest { id })
+            .await
+    }
+}

@@ -146,6 +146,26 @@ impl Client {
         within_bound(path, call).await
     }
 
+    /// As [`Client::call_bytes`], with a deadline that the server is told.
+    pub(crate) async fn call_within(
+        &mut self,
+        path: &'static str,
+        body: Vec<u8>,
+        timeout: Duration,
+    ) -> Answer<Bytes> {
+        let call = async {
+            self.grpc
+                .ready()
+                .await
+                .map_err(|error| Status::unavailable(format!("{error:?}")))?;
+            let mut request = Request::new(Bytes::from(body));
+            request.set_timeout(timeout);
+            let path = http::uri::PathAndQuery::from_static(path);
+            Ok(self.grpc.unary(request, path, Plain).await?.into_inner())
+        };
+        within_bound(path, call).await
+    }
+
     pub async fn call<Reply: Message + Default + fmt::Debug>(
         &mut self,
         path: &'static str,

@@ -9,6 +9,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use pilaster_tests::pb::AlarmRequest;
 use pilaster_tests::server::scratch_dir;
 use pilaster_tests::{Client, Kind, Options, Server, plain, raw};
 
@@ -105,6 +106,12 @@ async fn refuses(client: &mut Client) {
     let put = client.put(&raw::put("small", "x")).await;
     let failure = put.expect_err("the disk is full");
     assert_eq!((failure.code, failure.text.as_str()), NO_SPACE);
+    // What is wrong can be seen all the same.
+    client
+        .alarm(&AlarmRequest::default())
+        .await
+        .expect("alarms are listed without room");
+    client.status().await.expect("a status needs no room");
 }
 
 fn value(number: u32) -> Vec<u8> {

@@ -2,6 +2,7 @@
 //!
 //! Everything here also passes against a real etcd (`--subject etcd-3.7.1`), except what is ours alone and says so.
 
+mod cluster;
 mod snapshot;
 
 use std::path::Path;
