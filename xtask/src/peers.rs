@@ -37,6 +37,7 @@ pub(crate) fn run() -> Done {
     let go = root().join("xtask/peers");
     let modules = read(&go.join("go.mod"))? + &read(&go.join("go.sum"))?;
     let goclient = modules.clone()
+        + &read(&go.join("goclient/concurrency.go"))?
         + &read(&go.join("goclient/main.go"))?
         + &read(&go.join("goclient/watch.go"))?;
     let rust = root().join("xtask/peers/rustclient");
