@@ -5,8 +5,7 @@
 //! waits for the disk.
 //!
 //! Always true here: a call has one job under way at most, so that what waits is bounded by the calls the net cores admit
-//! ([`JOBS_MAX`] each); jobs are worked off in order, a long hash a slice at a time between them; a state is given back on this
-//! thread, where unmapping a file may take its time.
+//! ([`JOBS_MAX`] each); jobs are worked off in order, a long hash a slice at a time between them.
 
 use std::collections::VecDeque;
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
@@ -40,8 +39,6 @@ pub enum Work {
     /// The next piece of a copy.
     Copy(Box<Copying>),
     Hash(Box<ContentHash>),
-    /// Nobody wants it any more.
-    Drop(Box<Copying>),
 }
 
 /// A copy on its way to a client.
@@ -118,8 +115,7 @@ impl BackupThread {
         nets: Vec<(Outbox<ToNet>, BellRinger)>,
         cpus: Vec<usize>,
     ) -> std::io::Result<BackupThread> {
-        // A call that was given up may leave a job and a drop behind.
-        let (jobs, work) = sync_channel(2 * JOBS_MAX * nets.len());
+        let (jobs, work) = sync_channel(JOBS_MAX * nets.len());
         let thread = std::thread::Builder::new().name("backup".to_owned());
         thread.spawn(move || {
             yield_to_cores(&cpus);
@@ -165,10 +161,6 @@ fn run(file: &BackupFile, work: &Receiver<Job>, nets: Vec<(Outbox<ToNet>, BellRi
                         hash,
                         took,
                     });
-                    continue;
-                }
-                Work::Drop(copying) => {
-                    drop(copying);
                     continue;
                 }
             },

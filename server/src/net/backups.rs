@@ -64,15 +64,14 @@ impl Backups {
     }
 
     /// The client has gone or its call was ended.
-    pub(super) fn cancel(&mut self, net: crate::pipeline::NetId, caller: StreamKey) {
+    pub(super) fn cancel(&mut self, caller: StreamKey) {
         let Some(call) = self.calls.get_mut(&caller) else {
             return;
         };
         call.is_over = true;
-        if let Some(copying) = call.copying.take() {
+        if call.copying.is_some() {
+            // Nothing of it is under way: with this its pages are free.
             self.calls.remove(&caller);
-            let work = Task::Drop(copying);
-            self.thread.push(Job { net, caller, work });
         }
     }
 }
@@ -123,11 +122,9 @@ impl NetCore {
         };
         let snapshot = match result {
             Ok(snapshot) if !call.is_over => *snapshot,
-            Ok(snapshot) => {
+            Ok(_) => {
                 backups.calls.remove(&caller);
-                let work = Task::Drop(Box::new(Copying::new(*snapshot)));
-                let net = self.id;
-                return backups.thread.push(Job { net, caller, work });
+                return;
             }
             Err(error) => {
                 self.end_backup(state, caller);
@@ -160,7 +157,7 @@ impl NetCore {
             Done::Copied(copying) => {
                 call.copying = Some(copying);
                 if call.is_over {
-                    return backups.cancel(self.id, caller);
+                    return backups.cancel(caller);
                 }
                 self.send_piece(state, caller);
             }
@@ -214,7 +211,7 @@ impl NetCore {
         });
         match backlog {
             // It was ended, by a limit for example; the table is told as of any other cancelled call.
-            None => return backups.cancel(self.id, caller),
+            None => return backups.cancel(caller),
             Some(0) if connection.takes_output() => {}
             Some(_) => return connection.tell_when_drained(self.drained.clone()),
         }
@@ -239,14 +236,12 @@ impl NetCore {
             .sent_many(id::MAINTENANCE_SNAPSHOT, messages);
         let is_done = digest.is_some();
         let total_bytes = copying.total_bytes();
-        let work = if is_done {
-            Task::Drop(copying)
-        } else {
-            Task::Copy(copying)
-        };
-        let net = self.id;
-        backups.thread.push(Job { net, caller, work });
-        if is_done && let Some(took) = self.end_backup(state, caller) {
+        if !is_done {
+            let (net, work) = (self.id, Task::Copy(copying));
+            return backups.thread.push(Job { net, caller, work });
+        }
+        drop(copying);
+        if let Some(took) = self.end_backup(state, caller) {
             state.metrics.histograms.disk_backend_snapshot.observe(took);
             tracing::info!(
                 "total-bytes" = total_bytes,

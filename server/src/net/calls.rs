@@ -116,10 +116,7 @@ impl Service for Calls<'_> {
             }
             id::MAINTENANCE_HASH | id::MAINTENANCE_SNAPSHOT => {
                 let connection = self.connection;
-                let net = self.state.id;
-                self.state
-                    .backups
-                    .cancel(net, StreamKey { connection, stream });
+                self.state.backups.cancel(StreamKey { connection, stream });
             }
             id::MAINTENANCE_DOWNGRADE
             | id::LOCK_LOCK
