@@ -110,26 +110,25 @@ impl ApplyStage {
             .filter(|member| member.id != member_id)
             .flat_map(|member| &member.peer_ur_ls)
             .any(|taken| peer_urls.contains(taken));
-        let member = view.members.iter_mut();
-        let refusal = match { member }.find(|member| member.id == member_id) {
-            None => EtcdError::MemberNotFound,
-            Some(_) if is_taken => EtcdError::PeerUrlExist,
-            Some(member) => {
-                member.peer_ur_ls = peer_urls;
-                let mut txn = self.store.begin(applied);
-                cluster::put_member(&mut txn, member);
-                txn.commit();
-                let reply = MemberUpdateResponse {
-                    header: Some(status::header(&self.shared, 0)),
-                    members: view.members.clone(),
-                };
-                self.shared.cluster.store(Arc::new(view));
-                reply.encode(&mut self.scratch).expect("a Vec has room");
-                return Ok(());
-            }
+        let place = view.members.iter().position(|held| held.id == member_id);
+        let (Some(place), false) = (place, is_taken) else {
+            self.store.set_applied(applied);
+            return Err(match place {
+                Some(_) => EtcdError::PeerUrlExist,
+                None => EtcdError::MemberNotFound,
+            });
         };
-        self.store.set_applied(applied);
-        Err(refusal)
+        view.members[place].peer_ur_ls = peer_urls;
+        let mut txn = self.store.begin(applied);
+        cluster::put_member(&mut txn, &view.members[place]);
+        txn.commit();
+        let reply = MemberUpdateResponse {
+            header: Some(status::header(&self.shared, 0)),
+            members: view.members.clone(),
+        };
+        self.shared.cluster.store(Arc::new(view));
+        reply.encode(&mut self.scratch).expect("a Vec has room");
+        Ok(())
     }
 
     pub(super) fn apply_member_attributes(

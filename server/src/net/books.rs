@@ -194,6 +194,9 @@ fn request_type(method: MethodId, work: Work) -> Option<(RequestType, bool)> {
                 id::LEASE_LEASE_GRANT => RequestType::LeaseGrant,
                 id::LEASE_LEASE_REVOKE => RequestType::LeaseRevoke,
                 id::MAINTENANCE_ALARM => RequestType::Alarm,
+                id::MAINTENANCE_DOWNGRADE => RequestType::DowngradeInfoSet,
+                // A change of members is no request to etcd's books.
+                id::CLUSTER_MEMBER_UPDATE => return None,
                 _ => RequestType::Unknown,
             };
             Some((kind, success))

@@ -47,7 +47,9 @@ pub async fn campaign(core: &Rc<NetCore>, errand: &Errand) -> Answered {
         }
     }
     let turn = wait_for_turn(core, errand, &place.prefix, place.revision).await;
-    if errand.is_cancelled() {
+    let has_waited = turn != Ok(true);
+    // Nobody is there to lead. Who led before this call goes on leading.
+    if errand.is_cancelled() && (place.is_new || has_waited) {
         leave(core, &place).await;
         return Err(Failed::Cancelled);
     }

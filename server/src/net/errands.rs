@@ -5,7 +5,7 @@
 //! step that watches opens a stream of the hub under the errand's own call, so what it may hold is bounded by the connection's bounds.
 //!
 //! Always true here: an errand is in the table from its request until its task has ended, so a client that goes is noticed at the next
-//! step; it waits on one signal and never polls; at most [`ERRANDS_MAX`] run on a core. Who asks is not looked at yet: what a
+//! step; it waits on one signal and never polls; at most [`ERRANDS_MAX`] with [`REQUEST_BYTES_MAX`] run on a core. Who asks is not looked at yet: what a
 //! step may do on a user's behalf is to be asked in [`NetCore::step`], [`NetCore::range`] and [`NetCore::watch`].
 
 use std::cell::{Cell, RefCell};
@@ -34,6 +34,8 @@ use super::{elections, locks, maintenance_calls};
 
 /// Errands of one net core that may be under way; one more gets `etcdserver: too many requests`.
 pub const ERRANDS_MAX: usize = 32_768;
+/// Bytes of their requests together; the same answer. An errand holds some five times its own.
+const REQUEST_BYTES_MAX: usize = 64 << 20;
 /// Messages of its watcher that an errand has not looked at; then the watcher waits.
 const NEWS_MAX: usize = 8;
 
@@ -78,15 +80,36 @@ impl From<CallError> for Failed {
 /// The errands of a core, by their calls.
 // Clients choose stream ids, so no map whose hash they could aim at.
 #[derive(Default)]
-pub struct ErrandTable(RefCell<BTreeMap<StreamKey, Rc<Errand>>>);
+pub struct ErrandTable {
+    errands: RefCell<BTreeMap<StreamKey, Rc<Errand>>>,
+    /// Of their requests.
+    bytes: Cell<usize>,
+}
 
 impl ErrandTable {
     pub fn len(&self) -> usize {
-        self.0.borrow().len()
+        self.errands.borrow().len()
+    }
+
+    fn insert(&self, errand: Rc<Errand>) -> Result<(), EtcdError> {
+        let bytes = self.bytes.get() + errand.request.len();
+        let mut errands = self.errands.borrow_mut();
+        if errands.len() == ERRANDS_MAX || REQUEST_BYTES_MAX < bytes {
+            return Err(EtcdError::TooManyRequests);
+        }
+        self.bytes.set(bytes);
+        errands.insert(errand.key, errand);
+        Ok(())
+    }
+
+    fn remove(&self, errand: &Errand) {
+        let bytes = self.bytes.get() - errand.request.len();
+        self.bytes.set(bytes);
+        self.errands.borrow_mut().remove(&errand.key);
     }
 
     pub(super) fn get(&self, key: StreamKey) -> Option<Rc<Errand>> {
-        let errands = self.0.borrow();
+        let errands = self.errands.borrow();
         // Nearly always there are none, and every message of a watch asks.
         if errands.is_empty() {
             return None;
@@ -107,7 +130,7 @@ impl ErrandTable {
             connection,
             stream: StreamId(0),
         };
-        for (key, errand) in self.0.borrow().range(from..) {
+        for (key, errand) in self.errands.borrow().range(from..) {
             if key.connection != connection {
                 break;
             }
@@ -168,10 +191,6 @@ impl Calls<'_> {
     /// Begins a call whose request was decoded.
     pub(super) fn begin_errand(&mut self, call: &Call<'_>, message: &[u8]) -> Handled {
         let errands = &mut self.state.errands;
-        let mut table = errands.table.0.borrow_mut();
-        if table.len() >= ERRANDS_MAX {
-            return Err(EtcdError::TooManyRequests.into());
-        }
         let key = StreamKey {
             connection: self.connection,
             stream: call.stream,
@@ -185,7 +204,7 @@ impl Calls<'_> {
             news: RefCell::default(),
             signal: Signal::new(),
         });
-        table.insert(key, errand.clone());
+        errands.table.insert(errand.clone())?;
         errands.begun.push(errand);
         Ok(())
     }
@@ -238,7 +257,7 @@ impl NetCore {
         });
         {
             let state = &mut *self.state.borrow_mut();
-            state.errands.table.0.borrow_mut().remove(&errand.key);
+            state.errands.table.remove(&errand);
             state.watching.hub.close(errand.key);
             state.books.ended(Ended {
                 connection: errand.key.connection,

@@ -14,7 +14,7 @@ use wire::error::EtcdError;
 use wire::kv::WatchCreateRef;
 use wire::messages::etcdserverpb::{
     Compare, DeleteRangeRequest, DeleteRangeResponse, PutRequest, RangeRequest, RequestOp,
-    TxnRequest, TxnResponse, compare, range_request, request_op, response_op,
+    ResponseHeader, TxnRequest, TxnResponse, compare, range_request, request_op, response_op,
 };
 use wire::messages::mvccpb::{KeyValue, event::EventType};
 use wire::messages::v3lockpb::{LockRequest, LockResponse, UnlockRequest, UnlockResponse};
@@ -29,38 +29,55 @@ pub type Answered = Result<Option<Vec<u8>>, Failed>;
 pub async fn lock(core: &Rc<NetCore>, errand: &Errand) -> Answered {
     let request: LockRequest = errand.decode();
     let place = Place::take(core, &request.name, request.lease, b"").await?;
-    if errand.is_cancelled() && place.is_new {
-        place.leave(core).await;
-        return Err(Failed::Cancelled);
-    }
-    let mut header = place.header;
-    match wait_for_turn(core, errand, &place.prefix, place.revision).await {
-        Ok(true) => {}
-        Ok(false) => {
-            // It took a while: the lease may have ended meanwhile.
-            match core.read_barrier().await {
-                Ok(()) => {}
-                Err(error) => {
-                    place.leave(core).await;
-                    return Err(error.into());
-                }
-            }
-            let own = core.range(&one(&place.key)).await?;
-            if own.kvs.is_empty() {
-                return Err(EtcdError::SessionExpired.into());
-            }
-            header = header_of(own.header);
+    let turn = take_turn(core, errand, &place).await;
+    let header = match turn {
+        // Nobody is there to have it. What was held before this call stays held.
+        Ok(turn) if errand.is_cancelled() && (place.is_new || turn.has_waited) => {
+            Err(Failed::Cancelled)
         }
+        Ok(turn) => Ok(turn.header),
+        Err(failed) => Err(failed),
+    };
+    match header {
+        Ok(header) => {
+            let reply = LockResponse {
+                header: Some(header),
+                key: place.key,
+            };
+            Ok(Some(reply.encode_to_vec()))
+        }
+        // The key is gone already.
+        Err(failed @ Failed::Etcd(EtcdError::SessionExpired)) => Err(failed),
         Err(failed) => {
             place.leave(core).await;
-            return Err(failed);
+            Err(failed)
         }
     }
-    let reply = LockResponse {
-        header: Some(header),
-        key: place.key,
-    };
-    Ok(Some(reply.encode_to_vec()))
+}
+
+struct Turn {
+    header: ResponseHeader,
+    has_waited: bool,
+}
+
+async fn take_turn(core: &Rc<NetCore>, errand: &Errand, place: &Place) -> Result<Turn, Failed> {
+    let is_first = wait_for_turn(core, errand, &place.prefix, place.revision).await?;
+    if is_first {
+        return Ok(Turn {
+            header: place.header,
+            has_waited: false,
+        });
+    }
+    // It took a while: the lease may have ended meanwhile.
+    core.read_barrier().await?;
+    let own = core.range(&one(&place.key)).await?;
+    if own.kvs.is_empty() {
+        return Err(EtcdError::SessionExpired.into());
+    }
+    Ok(Turn {
+        header: header_of(own.header),
+        has_waited: true,
+    })
 }
 
 /// Deletes a lock's key, whoever holds it.
@@ -85,7 +102,7 @@ pub struct Place {
     /// What was there already under this name and lease.
     pub before: Option<KeyValue>,
     pub is_new: bool,
-    pub header: wire::messages::etcdserverpb::ResponseHeader,
+    pub header: ResponseHeader,
 }
 
 impl Place {

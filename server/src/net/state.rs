@@ -18,7 +18,7 @@ use wire::messages::etcdserverpb::AlarmRequest;
 
 use crate::backup::BackupThread;
 use crate::kv::command::TxnTables;
-use crate::metrics::CoreMetrics;
+use crate::metrics::{ApplyOp, CoreMetrics};
 use crate::pipeline::{LeaseAsk, NetId, Reply, ReplyBatch, Shared, ToLog, Watcher};
 use crate::services::methods::{Router, id};
 use crate::services::status;
@@ -228,7 +228,9 @@ impl NetState {
             out.unary(stream, |buffer| {
                 status::put_alarms(buffer, header, &cluster, kind);
             });
-            return self.books.ended(ended(Work::Other));
+            // For etcd's books it is an entry that was carried out.
+            self.metrics.applied(ApplyOp::Alarm, true, Duration::ZERO);
+            return self.books.ended(ended(Work::Write { success: true }));
         }
         self.scratch.clear();
         let header = self.header();

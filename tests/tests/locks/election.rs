@@ -181,3 +181,55 @@ fn observers_hear_every_leader_and_what_it_says() {
         assert_eq!(early.value().await, "seven");
     });
 }
+
+/// An observer that reads nothing for a while costs the member no queue, and hears everything all the same.
+#[test]
+fn an_observer_that_does_not_read_misses_nothing() {
+    const VALUES: usize = 1500;
+    let server = start();
+    run(async {
+        let mut client = Client::connect(&server).await;
+        let lease = grant(&mut client).await;
+        let won = client.campaign("e", lease, "first").await.expect("alone");
+        let leader = won.leader.expect("a leader");
+        let mut other = Client::connect(&server).await;
+        let mut slow = other.observe("e").await.expect("a stream");
+        assert_eq!(slow.value().await, "first");
+        let value = |number: usize| format!("{number} {}", "x".repeat(20_000));
+        for number in 0..VALUES {
+            let said = client.proclaim(Some(leader.clone()), &value(number)).await;
+            said.expect("it leads");
+        }
+        for number in 0..VALUES {
+            assert!(slow.value().await == value(number), "value {number}");
+        }
+        client.resign(Some(leader)).await.expect("it leads");
+    });
+}
+
+/// Many candidates at once: one leads at a time, all come to their turn.
+#[test]
+fn a_crowd_leads_one_by_one() {
+    const CANDIDATES: usize = 200;
+    let server = start();
+    run(async {
+        let mut client = Client::connect(&server).await;
+        let mut waiting = tokio::task::JoinSet::new();
+        for _ in 0..CANDIDATES {
+            let mut client = client.clone();
+            waiting.spawn(async move {
+                let lease = client.grant(0, 600).await.expect("a grant").id;
+                client.campaign("e", lease, "me").await
+            });
+        }
+        let mut last = 0;
+        while let Some(won) = waiting.join_next().await {
+            let won = won.expect("no panic").expect("its turn");
+            let leader = won.leader.expect("a leader");
+            assert!(last < leader.rev, "in order: {last} and {}", leader.rev);
+            last = leader.rev;
+            client.resign(Some(leader)).await.expect("it leads");
+        }
+        assert_eq!(queue(&mut client, "e").await, []);
+    });
+}
