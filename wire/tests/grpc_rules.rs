@@ -330,6 +330,10 @@ fn message_counts_of_calls_with_one_request() {
     );
     session().check(
         &[opened.clone(), data_end(1, b"\0\0\0")].concat(),
+        &failure(1, Code::Unknown, none),
+    );
+    session().check(
+        &[opened.clone(), data_end(1, b"\0\0\0\0\x05abcd")].concat(),
         &failure(1, Code::Unknown, "unexpected EOF"),
     );
     session().check(

@@ -63,6 +63,7 @@ impl Committer {
             yield_to_cores(&cpus);
             let mut tree = tree;
             let mut scrubber = Scrubber::new();
+            let mut is_locked = tree.stats().is_memory_locked;
             loop {
                 let batch = match work.recv_timeout(SCRUB_INTERVAL) {
                     Ok(batch) => batch,
@@ -77,6 +78,14 @@ impl Committer {
                     }
                 };
                 let result = commit(&mut tree, &batch, &shared);
+                if std::mem::replace(&mut is_locked, tree.stats().is_memory_locked)
+                    && !tree.stats().is_memory_locked
+                {
+                    tracing::warn!(
+                        "the tree file grew beyond the memory that may be locked: not all of it stays in memory; raise \
+                         LimitMEMLOCK (ulimit -l) and restart"
+                    );
+                }
                 let is_final =
                     matches!(&result, Err(error) if !matches!(error, TreeError::NoSpace { .. }));
                 if results.send(result).is_err() {

@@ -31,6 +31,9 @@ pub(super) enum CallError {
     Status(Code, String),
 }
 
+/// How `prost` ends its words about a string that is none.
+const NOT_UTF8: &str = "data is not UTF-8 encoded";
+
 impl From<EtcdError> for CallError {
     fn from(error: EtcdError) -> CallError {
         CallError::Etcd(error)
@@ -49,7 +52,13 @@ impl From<DecodeError> for CallError {
 
 impl From<prost::DecodeError> for CallError {
     fn from(error: prost::DecodeError) -> CallError {
-        CallError::Decode(error.to_string())
+        // The words of Go's protobuf, which tells no more than these two apart.
+        let text = if error.to_string().ends_with(NOT_UTF8) {
+            "string field contains invalid UTF-8"
+        } else {
+            "proto: cannot parse invalid wire-format data"
+        };
+        CallError::Decode(text.to_owned())
     }
 }
 

@@ -16,7 +16,7 @@ use storage::wal::{self, ReadLog};
 use crate::apply::cluster::{self, ClusterView};
 use crate::config::{Config, DataDir};
 
-use super::fit::{self, Fit, LogFacts, TreeFacts};
+use super::fit::{self, Fit, LogFacts, Misfit, TreeFacts};
 use super::metadata::{LogIdentity, Metadata, Origin};
 use super::open::{FOUNDED, StartError, seed};
 
@@ -215,10 +215,15 @@ fn read_log(
         entries: log.entries(),
         last_index: log.last_index().0,
     };
-    let fit = fit::judge(tree, &facts).map_err(|why| StartError::Misfit {
-        wal: dir.wal.display().to_string(),
-        tree: dir.snap.join("db").display().to_string(),
-        why,
+    let wal = dir.wal.display().to_string();
+    let path = dir.snap.join("db").display().to_string();
+    let fit = fit::judge(tree, &facts).map_err(|why| match why {
+        Misfit::AdoptedElsewhere => StartError::TreeMissing { wal, tree: path },
+        why => StartError::Misfit {
+            wal,
+            tree: path,
+            why,
+        },
     })?;
     log.check_end()?;
     Ok((log, metadata, fit))

@@ -56,6 +56,10 @@ pub enum StartError {
         #[source]
         why: Misfit,
     },
+    #[error(
+        "{tree} is not there or empty, but {wal} is the log of a member whose tree file held more: mount or name the right --data-dir, or start with a backup in a new one"
+    )]
+    TreeMissing { wal: String, tree: String },
     #[error(transparent)]
     Log(#[from] wal::OpenError),
     #[error(

@@ -30,6 +30,9 @@ use super::sums::{
 };
 use super::walk::{Walked, walk};
 
+/// The operation that fails when the limit of locked memory is too low, and what to do then.
+const LOCK_IN_MEMORY: &str = "lock in memory (raise LimitMEMLOCK, `ulimit -l`, above the size of the file, or start without --memory-mlock)";
+
 /// How much of a file is asked for at a time when it is brought in.
 const POPULATE_BYTES: u64 = 16 << 20;
 
@@ -105,8 +108,8 @@ pub(crate) fn load(files: &TreeFiles, options: &TreeOptions) -> Result<Opened, T
     }
     if options.lock_memory {
         source
-            .lock(0, used_bytes)
-            .map_err(|e| io_error(path, "lock in memory", e))?;
+            .lock(0, file_bytes)
+            .map_err(|e| io_error(path, LOCK_IN_MEMORY, e))?;
     }
     let snapshot = Snapshot::new(source, meta);
 

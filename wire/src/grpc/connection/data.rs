@@ -326,11 +326,12 @@ impl Connection {
             self.incoming.recycle(assembly);
         } else if !call.assembly.is_empty() {
             // As gRPC for Go: its unary calls pass the reader's error on, its streams give it a code.
-            let code = match call.kind {
-                CallKind::Unary => Code::Unknown,
-                _ => Code::Internal,
+            let (code, text) = match call.kind {
+                CallKind::Unary if call.assembly.len() < PREFIX_BYTES => (Code::Unknown, "EOF"),
+                CallKind::Unary => (Code::Unknown, "unexpected EOF"),
+                _ => (Code::Internal, "unexpected EOF"),
             };
-            self.end_call(slot, code, "unexpected EOF");
+            self.end_call(slot, code, text);
         } else if call.kind == CallKind::Unary {
             self.end_call(slot, Code::Unknown, "EOF");
         } else if call.kind.has_single_request() {
