@@ -4,6 +4,11 @@
 
 use std::error::Error;
 
+use protox::prost_reflect::DescriptorPool;
+
+#[path = "build/json.rs"]
+mod json;
+
 const PROTO_FILES: &[&str] = &[
     "proto/mvccpb/kv.proto",
     "proto/authpb/auth.proto",
@@ -22,7 +27,11 @@ const PROTO_FILES: &[&str] = &[
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed=proto");
+    println!("cargo::rerun-if-changed=build");
     let descriptors = protox::compile(PROTO_FILES, ["proto"])?;
+    let pool = DescriptorPool::from_file_descriptor_set(descriptors.clone())?;
+    let tables = std::path::Path::new(&std::env::var("OUT_DIR")?).join("json_tables.rs");
+    std::fs::write(tables, json::tables(&pool)?)?;
     // Maps are ordered, so that the same message always has the same bytes.
     prost_build::Config::new()
         .btree_map(["."])

@@ -2,7 +2,8 @@
 //! back.
 //!
 //! In reading order: [`h2`] (frames, header compression, windows), [`grpc`] (a connection and its calls), [`messages`]
-//! (the API as owned types), [`kv`] (the hot path of the key-value service), [`error`] (every text and code).
+//! (the API as owned types), [`kv`] (the hot path of the key-value service), [`json`] (messages as JSON), [`error`] (every
+//! text and code).
 //!
 //! Nothing in this crate reads a clock, opens a socket or starts a thread: every part is a plain value that its owner, one
 //! core, feeds. It does not know keys, pages or Raft.
@@ -11,5 +12,6 @@
 pub mod error;
 pub mod grpc;
 pub mod h2;
+pub mod json;
 pub mod kv;
 pub mod messages;

@@ -108,6 +108,13 @@ pub struct Limits {
     pub shutdown_grace_ns: u64,
 }
 
+impl Limits {
+    /// The largest body of a request that is not gRPC: a message of `message_bytes_max` as JSON, where bytes are base64.
+    pub fn plain_bytes_max(&self) -> usize {
+        2 * self.message_bytes_max as usize
+    }
+}
+
 impl Default for Limits {
     fn default() -> Self {
         Self {

@@ -59,6 +59,23 @@ impl<'a> Metadata<'a> {
     }
 }
 
+/// Metadata of a call that did not come over gRPC, made by its owner.
+#[derive(Debug, Default)]
+pub struct MetadataBuf {
+    fields: Fields,
+}
+
+impl MetadataBuf {
+    /// Adds a field; `name` is in lower case, a `-bin` value is base64.
+    pub fn push(&mut self, name: &[u8], value: &[u8]) {
+        self.fields.push(name, value);
+    }
+
+    pub fn view(&self) -> Metadata<'_> {
+        Metadata::new(&self.fields)
+    }
+}
+
 /// Name and value pairs in one buffer.
 #[derive(Debug, Default)]
 pub(crate) struct Fields {

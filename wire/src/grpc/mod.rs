@@ -32,12 +32,13 @@
 //!
 //! One connection belongs to one core. Time is a parameter. Where RFC 9113 and grpc-go leave a
 //! choice, this does what grpc-go does, because that is what etcd's clients have met so far. There
-//! is no client side and no compression. Requests that are not gRPC reach the service whole and are
-//! answered whole, if it wants them: the same port shows health and metrics.
+//! is no client side and no compression. Requests that are not gRPC reach the service whole, if it wants
+//! them: the same port shows health, metrics and the API as JSON, whose calls are [`LocalCalls`].
 
 pub mod code;
 mod connection;
 pub mod limits;
+mod local;
 mod metadata;
 mod responder;
 pub mod service;
@@ -46,7 +47,8 @@ pub mod stats;
 pub use code::Code;
 pub use connection::Connection;
 pub use limits::Limits;
-pub use metadata::Metadata;
+pub use local::{LocalAnswer, LocalCalls};
+pub use metadata::{Metadata, MetadataBuf};
 pub use responder::Responder;
 pub use service::{Call, CallKind, CancelReason, MethodId, PlainRequest, Route, Service, StreamId};
 pub use stats::Stats;

@@ -38,7 +38,7 @@ use timers::Timers;
 
 use super::service::{CancelReason, Service, StreamId};
 use super::stats::{ENDED_CALLS_KEPT, EndedCall};
-use super::{ConnectionError, ErrorCode, Limits, Responder, Stats};
+use super::{ConnectionError, ErrorCode, Limits, LocalCalls, Responder, Stats};
 use crate::h2::budget::Budget;
 use crate::h2::flow::{ReceiveWindow, WINDOW_BYTES_INITIAL, WINDOW_BYTES_MAX};
 use crate::h2::frame::{self, FrameHeader, HEADER_BYTES, PREFACE, kind, setting};
@@ -203,6 +203,11 @@ impl Connection {
     /// For answers that come later than the callback.
     pub fn responder(&mut self) -> Responder<'_> {
         Responder::new(&mut self.sender)
+    }
+
+    /// The same, and for calls that came to its owner in another form.
+    pub fn responder_with<'a>(&'a mut self, local: &'a mut LocalCalls) -> Responder<'a> {
+        Responder::both(&mut self.sender, local)
     }
 
     /// Whether there are bytes to send.

@@ -53,7 +53,7 @@ impl Connection {
     ) {
         let request = self.incoming.call(slot);
         let id = StreamId(request.id);
-        if request.assembly.len() + body.len() > self.limits.message_bytes_max as usize {
+        if request.assembly.len() + body.len() > self.limits.plain_bytes_max() {
             self.sender.stats.limits.message_bytes += 1;
             return self.sender.plain(id, 413, &[], b"");
         }

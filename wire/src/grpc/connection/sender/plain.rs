@@ -62,6 +62,54 @@ impl Sender {
         }
     }
 
+    pub(crate) fn plain_head(&mut self, id: StreamId, status: u16, fields: &[(&[u8], &[u8])]) {
+        let Some(slot) = self.answerable(id) else {
+            return;
+        };
+        if !self.put_plain_headers(slot, status, fields, false) {
+            return self.reset(slot, ErrorCode::InternalError, CancelReason::Protocol);
+        }
+        self.sent_since_ping = true;
+        let stream = &mut self.streams[slot as usize];
+        stream.headers_sent = true;
+        stream.is_patient = true;
+    }
+
+    pub(crate) fn plain_body(&mut self, id: StreamId, piece: &[u8]) {
+        let Some(slot) = self.answerable(id) else {
+            return;
+        };
+        let stream = &mut self.streams[slot as usize];
+        let must_park = stream.parked.is_some() || self.out.len() >= self.limits.output_bytes_max;
+        if must_park && self.parked_bytes > self.limits.parked_bytes_max {
+            self.stats.limits.parked_bytes += 1;
+            return self.reset(slot, ErrorCode::EnhanceYourCalm, CancelReason::SlowReader);
+        }
+        self.sent_since_ping = true;
+        self.window_updates
+            .earn(self.limits.window_updates, WINDOW_UPDATES_EARNED);
+        if must_park {
+            let parked = answers::park(stream, &mut self.spare, self.now_ns);
+            parked.bytes.extend_from_slice(piece);
+            self.parked_bytes += piece.len();
+            self.on_parked(slot);
+        } else if !piece.is_empty() {
+            self.put_plain_body(slot, piece);
+        }
+    }
+
+    pub(crate) fn plain_end(&mut self, id: StreamId) {
+        let Some(slot) = self.answerable(id) else {
+            return;
+        };
+        let stream = &mut self.streams[slot as usize];
+        stream.finished = true;
+        match &mut stream.parked {
+            Some(parked) => parked.status = Some((Code::Ok, String::new())),
+            None => self.end_plain(slot),
+        }
+    }
+
     /// False if the block does not fit one frame; nothing is written then.
     fn put_plain_headers(
         &mut self,
