@@ -3,12 +3,13 @@
 //! In reading order: [`config`] (flags, environment, file), [`start`] (from files to running cores),
 //! [`runtime`] (what a core needs from the world), [`pipeline`] (the rings between stages), [`net`],
 //! [`log`], [`apply`] (the stages), [`backup`] (the thread that reads the file for clients), [`kv`], [`watch`] and [`services`] (what calls mean), [`store`] (how [`kv`]
-//! reaches the MVCC store), [`http1`], [`tls`], [`metrics`], [`logging`].
+//! reaches the MVCC store), [`http1`] and [`gateway`] (plain HTTP and the API as JSON), [`tls`], [`metrics`], [`logging`].
 
 mod apply;
 mod backup;
 mod config;
 mod fatal;
+mod gateway;
 mod http1;
 mod identity;
 mod kv;

@@ -3,7 +3,7 @@
 //! Each request uses a connection of its own and asks the server to close it; reads are bounded in time.
 
 use std::fs::File;
-use std::io::{BufReader, Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::sync::Arc;
 use std::time::Duration;
@@ -43,16 +43,136 @@ pub fn get(server: &Server, path: &str) -> Reply {
 
 /// A request without a body.
 pub fn request(server: &Server, method: &str, path: &str) -> Reply {
+    ask(server, method, path, &[], b"")
+}
+
+/// `POST path` with a JSON body.
+pub fn post(server: &Server, path: &str, body: &str) -> Reply {
+    ask(server, "POST", path, &[], body.as_bytes())
+}
+
+/// A request with headers and a body; a header `Host` replaces the usual one.
+pub fn ask(
+    server: &Server,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: &[u8],
+) -> Reply {
     let stream = connect(server);
-    let head = format!(
-        "{method} {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n",
-        server.address()
-    );
+    let mut head = format!("{method} {path} HTTP/1.1\r\nConnection: close\r\n");
+    if !headers.iter().any(|(name, _)| *name == "Host") {
+        head += &format!("Host: {}\r\n", server.address());
+    }
+    for (name, value) in headers {
+        head += &format!("{name}: {value}\r\n");
+    }
+    if !body.is_empty() || method == "POST" {
+        head += &format!("Content-Length: {}\r\n", body.len());
+    }
+    let bytes = [head.as_bytes(), b"\r\n", body].concat();
     let bytes = match server.tls() {
-        Some(tls) => exchange(tls_stream(stream, tls), head.as_bytes()),
-        None => exchange(stream, head.as_bytes()),
+        Some(tls) => exchange(tls_stream(stream, tls), &bytes),
+        None => exchange(stream, &bytes),
     };
     parse(&bytes)
+}
+
+/// A request and an answer that go on beside each other, in chunks.
+pub struct Stream {
+    reader: BufReader<TcpStream>,
+    /// Of the answer, once its head has come.
+    pub status: u16,
+    rest: Vec<u8>,
+    is_over: bool,
+}
+
+impl Stream {
+    /// Sends the head of a POST, and `body` as the first chunk of its body.
+    pub fn open(server: &Server, path: &str, body: &str) -> Stream {
+        let stream = connect(server);
+        let mut stream = Stream {
+            reader: BufReader::new(stream),
+            status: 0,
+            rest: Vec::new(),
+            is_over: false,
+        };
+        let head = format!(
+            "POST {path} HTTP/1.1\r\nHost: {}\r\nTransfer-Encoding: chunked\r\n\r\n",
+            server.address()
+        );
+        stream.write(head.as_bytes());
+        stream.send(body);
+        stream
+    }
+
+    /// Sends one more piece of the body.
+    pub fn send(&mut self, body: &str) {
+        self.write(format!("{:x}\r\n{body}\r\n", body.len()).as_bytes());
+    }
+
+    /// Ends the body; the answer may go on.
+    pub fn end_body(&mut self) {
+        self.write(b"0\r\n\r\n");
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        let socket = self.reader.get_mut();
+        socket.write_all(bytes).expect("the server reads");
+    }
+
+    /// The next line of the answer, without its end; `None` at the end of the answer.
+    pub fn line(&mut self) -> Option<String> {
+        if self.status == 0 {
+            self.read_head();
+        }
+        loop {
+            if let Some(end) = self.rest.iter().position(|byte| *byte == b'\n') {
+                let line: Vec<u8> = self.rest.drain(..=end).collect();
+                return Some(String::from_utf8_lossy(&line[..end]).into_owned());
+            }
+            if self.is_over {
+                assert!(self.rest.is_empty(), "half a line: {:?}", self.rest);
+                return None;
+            }
+            let size = self.head_line();
+            let size = usize::from_str_radix(&size, 16).expect("a chunk size");
+            let mut chunk = vec![0; size + 2];
+            self.reader.read_exact(&mut chunk).expect("a whole chunk");
+            self.rest.extend_from_slice(&chunk[..size]);
+            self.is_over = size == 0;
+        }
+    }
+
+    fn read_head(&mut self) {
+        let first = self.head_line();
+        let status = first.split(' ').nth(1).and_then(|word| word.parse().ok());
+        self.status = status.unwrap_or_else(|| panic!("no status line: {first:?}"));
+        let mut is_chunked = false;
+        loop {
+            let line = self.head_line().to_lowercase();
+            if line.is_empty() {
+                break;
+            }
+            is_chunked |= line == "transfer-encoding: chunked";
+            if let Some(length) = line.strip_prefix("content-length: ") {
+                let mut body = vec![0; length.parse().expect("a length")];
+                // The empty line before the body.
+                while !self.head_line().is_empty() {}
+                self.reader.read_exact(&mut body).expect("a whole body");
+                self.rest = body;
+                self.is_over = true;
+                return;
+            }
+        }
+        assert!(is_chunked, "neither a length nor chunks");
+    }
+
+    fn head_line(&mut self) -> String {
+        let mut line = String::new();
+        self.reader.read_line(&mut line).expect("an answer");
+        line.trim_end().to_owned()
+    }
 }
 
 /// Sends `bytes` to the client port as they are, nothing more, and returns everything until the server closes.

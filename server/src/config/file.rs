@@ -46,7 +46,11 @@ const SECURITY_KEYS: &[(&str, &str, &str)] = &[
         "client-cert-allowed-hostname",
         "peer-cert-allowed-hostname",
     ),
-    ("allowed-cn", "", "peer-cert-allowed-cn"),
+    (
+        "allowed-cn",
+        "client-cert-allowed-cn",
+        "peer-cert-allowed-cn",
+    ),
     (
         "skip-client-san-verification",
         "",

@@ -13,6 +13,8 @@ pub(super) enum Kind {
     Unsigned32,
     Duration,
     Urls,
+    /// As [`Kind::Urls`], or empty.
+    OptionalUrls,
     Text,
     Choice(&'static [&'static str]),
     Cores,
@@ -26,8 +28,8 @@ pub(super) enum Support {
     Here,
     /// In etcd, not in this version; its default is what we do.
     Later,
-    /// In etcd, not in this version; its default is something we lack, so even that gets a warning.
-    Absent,
+    /// In etcd; taken with any value, which changes nothing here. A value other than the default gets a warning.
+    Idle,
     /// In etcd only to be ignored.
     Ignored,
 }
@@ -136,8 +138,12 @@ pub(super) fn help_text() -> String {
             );
         }
     }
+    text += "\nTaken as in etcd, without effect here:\n";
+    for flag in FLAGS.iter().filter(|flag| flag.support == Support::Idle) {
+        text += &format!("  --{}\n        {}\n", flag.name, flag.help);
+    }
     text += "\nKnown from etcd, not in this version (accepted with their defaults):\n";
-    let lacking = |flag: &&Flag| matches!(flag.support, Support::Later | Support::Absent);
+    let lacking = |flag: &&Flag| flag.support == Support::Later;
     for flag in FLAGS.iter().filter(lacking) {
         text += &format!("  --{}\n", flag.name);
     }
@@ -187,12 +193,12 @@ const fn later(name: &'static str, kind: Kind, default: &'static str, help: &'st
     }
 }
 
-const fn absent(name: &'static str, kind: Kind, default: &'static str, help: &'static str) -> Flag {
+const fn idle(name: &'static str, kind: Kind, default: &'static str, help: &'static str) -> Flag {
     Flag {
         name,
         kind,
         default,
-        support: Support::Absent,
+        support: Support::Idle,
         section: Section::Features,
         help,
     }
@@ -218,16 +224,16 @@ pub(super) static FLAGS: &[Flag] = &[
     here("data-dir", Kind::Text, "", Section::Member, "Directory this member owns; `<name>.etcd` in the working directory when empty."),
     here("wal-dir", Kind::Text, "", Section::Member, "Directory for the log alone, on a disk of its own; inside --data-dir when empty."),
     here("snapshot-count", Kind::Unsigned, "10000", Section::Member, "Applied entries after which the log may be trimmed."),
-    later("snapshot-catchup-entries", Kind::Unsigned, "5000", "it matters once there are followers"),
-    later("max-wals", Kind::Unsigned, "5", "log segments are recycled, not collected"),
+    idle("snapshot-catchup-entries", Kind::Unsigned, "5000", "it matters once there are followers"),
+    idle("max-wals", Kind::Unsigned, "5", "log segments are recycled, not collected"),
     here("heartbeat-interval", Kind::Unsigned, "100", Section::Member, "Raft tick in milliseconds."),
     here("election-timeout", Kind::Unsigned, "1000", Section::Member, "Milliseconds without a leader before an election; at least five heartbeats, at most 50000."),
     here("initial-election-tick-advance", Kind::Bool, "true", Section::Member, "Hold the first election early."),
     here("listen-peer-urls", Kind::Urls, "http://localhost:2380", Section::Member, "Addresses for other members; nothing listens there yet."),
     here("listen-client-urls", Kind::Urls, "http://localhost:2379", Section::Member, "Addresses for clients: gRPC and plain HTTP on one port."),
-    later("listen-client-http-urls", Kind::Text, "", "clients' gRPC and HTTP share one port"),
+    here("listen-client-http-urls", Kind::OptionalUrls, "", Section::Member, "Addresses for plain HTTP alone; given, --listen-client-urls serve gRPC alone."),
     here("quota-backend-bytes", Kind::Integer, "0", Section::Member, "Size of the tree file above which writes are refused; 0 means 2 GiB, negative no limit."),
-    later("backend-bbolt-freelist-type", Kind::Text, "", "free pages are always kept in one form"),
+    idle("backend-bbolt-freelist-type", Kind::Text, "", "free pages are always kept in one form"),
     here("backend-batch-interval", Kind::Duration, "0s", Section::Member, "Longest time between two group commits; 0 means 100ms."),
     here("backend-batch-limit", Kind::Integer, "0", Section::Member, "Most changes in one group commit; 0 means 10000."),
     here("max-txn-ops", Kind::Unsigned, "128", Section::Member, "Operations allowed in one transaction."),
@@ -238,11 +244,11 @@ pub(super) static FLAGS: &[Flag] = &[
     here("grpc-keepalive-timeout", Kind::Duration, "20s", Section::Member, "Wait this long for the answer before closing; 0 waits for ever."),
     here("socket-reuse-port", Kind::Bool, "false", Section::Member, "Let other processes listen on the client URLs, too."),
     here("socket-reuse-address", Kind::Bool, "false", Section::Member, "Always so."),
-    later("raft-read-timeout", Kind::Duration, "5s", "there are no peer connections yet"),
-    later("raft-write-timeout", Kind::Duration, "5s", "there are no peer connections yet"),
+    idle("raft-read-timeout", Kind::Duration, "5s", "there are no peer connections yet"),
+    idle("raft-write-timeout", Kind::Duration, "5s", "there are no peer connections yet"),
     here("memory-mlock", Kind::Bool, "false", Section::Member, "Keep the tree file's pages in memory."),
-    later("max-learners", Kind::Integer, "1", "membership cannot change yet"),
-    later("bootstrap-defrag-threshold-megabytes", Kind::Unsigned, "0", "space is reclaimed while running"),
+    idle("max-learners", Kind::Integer, "1", "membership cannot change yet"),
+    idle("bootstrap-defrag-threshold-megabytes", Kind::Unsigned, "0", "space is reclaimed while running"),
 
     // Clustering
     here("initial-advertise-peer-urls", Kind::Urls, "http://localhost:2380", Section::Clustering, "Own peer URLs as other members should know them."),
@@ -276,28 +282,29 @@ pub(super) static FLAGS: &[Flag] = &[
     here("key-file", Kind::Text, "", Section::Security, "Private key of that certificate, PEM."),
     here("trusted-ca-file", Kind::Text, "", Section::Security, "Certificate authorities for client certificates; given, every client must present one."),
     here("client-cert-auth", Kind::Bool, "false", Section::Security, "Demand client certificates."),
-    here("tls-min-version", Kind::Choice(&["TLS1.2", "TLS1.3"]), "TLS1.2", Section::Security, "Oldest TLS version accepted."),
-    later("client-cert-file", Kind::Text, "", "this server is no client of itself"),
-    later("client-key-file", Kind::Text, "", "this server is no client of itself"),
-    later("client-crl-file", Kind::Text, "", "revocation lists are not checked yet"),
-    later("client-cert-allowed-hostname", Kind::Text, "", "names in client certificates are not checked yet"),
-    later("auto-tls", Kind::Bool, "false", "certificates are not generated yet; give --cert-file and --key-file"),
-    later("peer-cert-file", Kind::Text, "", "there are no peer connections yet"),
-    later("peer-key-file", Kind::Text, "", "there are no peer connections yet"),
-    later("peer-client-cert-file", Kind::Text, "", "there are no peer connections yet"),
-    later("peer-client-key-file", Kind::Text, "", "there are no peer connections yet"),
-    later("peer-client-cert-auth", Kind::Bool, "false", "there are no peer connections yet"),
-    later("peer-trusted-ca-file", Kind::Text, "", "there are no peer connections yet"),
-    later("peer-auto-tls", Kind::Bool, "false", "there are no peer connections yet"),
-    later("peer-crl-file", Kind::Text, "", "there are no peer connections yet"),
-    later("peer-cert-allowed-cn", Kind::Text, "", "there are no peer connections yet"),
-    later("peer-cert-allowed-hostname", Kind::Text, "", "there are no peer connections yet"),
-    later("peer-skip-client-san-verification", Kind::Bool, "false", "there are no peer connections yet"),
-    later("self-signed-cert-validity", Kind::Unsigned, "1", "certificates are not generated yet"),
-    later("cipher-suites", Kind::Text, "", "the TLS library's own choice is used"),
-    later("tls-max-version", Kind::Choice(&["", "TLS1.2", "TLS1.3"]), "", "the newest version both sides know is used"),
-    later("cors", Kind::Text, "*", "every origin is allowed"),
-    later("host-whitelist", Kind::Text, "*", "every Host header is allowed"),
+    here("tls-min-version", Kind::Text, "TLS1.2", Section::Security, "Oldest TLS version accepted."),
+    idle("client-cert-file", Kind::Text, "", "this server is no client of itself: its JSON gateway needs no connection"),
+    idle("client-key-file", Kind::Text, "", "this server is no client of itself: its JSON gateway needs no connection"),
+    here("client-crl-file", Kind::Text, "", Section::Security, "Revocation list (PEM or DER) for client certificates. Re-read when it changes."),
+    here("client-cert-allowed-hostname", Kind::Text, "", Section::Security, "Alternative names of which a client certificate must have one."),
+    here("client-cert-allowed-cn", Kind::Text, "", Section::Security, "Common names of which a client certificate must have one; in etcd only a key of the file."),
+    here("auto-tls", Kind::Bool, "false", Section::Security, "Make a certificate for https addresses, unless one is given."),
+    idle("peer-cert-file", Kind::Text, "", "there are no peer connections yet"),
+    idle("peer-key-file", Kind::Text, "", "there are no peer connections yet"),
+    idle("peer-client-cert-file", Kind::Text, "", "there are no peer connections yet"),
+    idle("peer-client-key-file", Kind::Text, "", "there are no peer connections yet"),
+    idle("peer-client-cert-auth", Kind::Bool, "false", "there are no peer connections yet"),
+    idle("peer-trusted-ca-file", Kind::Text, "", "there are no peer connections yet"),
+    idle("peer-auto-tls", Kind::Bool, "false", "there are no peer connections yet"),
+    idle("peer-crl-file", Kind::Text, "", "there are no peer connections yet"),
+    idle("peer-cert-allowed-cn", Kind::Text, "", "there are no peer connections yet"),
+    idle("peer-cert-allowed-hostname", Kind::Text, "", "there are no peer connections yet"),
+    idle("peer-skip-client-san-verification", Kind::Bool, "false", "there are no peer connections yet"),
+    here("self-signed-cert-validity", Kind::Unsigned, "1", Section::Security, "Years for which a certificate of --auto-tls is valid."),
+    here("cipher-suites", Kind::Text, "", Section::Security, "Cipher suites of TLS 1.2 by Go's names; all safe ones when empty."),
+    here("tls-max-version", Kind::Text, "", Section::Security, "Newest TLS version accepted; the newest known when empty."),
+    here("cors", Kind::Text, "*", Section::Security, "Origins whose web pages may read answers over HTTP; `*` is all."),
+    here("host-whitelist", Kind::Text, "*", Section::Security, "Names by which plain HTTP without TLS may call this member; `*` is all."),
     later("auth-token", Kind::Text, "simple", "users and roles come later"),
     later("bcrypt-cost", Kind::Unsigned, "10", "users and roles come later"),
     later("auth-token-ttl", Kind::Unsigned, "300", "users and roles come later"),
@@ -312,25 +319,25 @@ pub(super) static FLAGS: &[Flag] = &[
     here("warning-unary-request-duration", Kind::Duration, "300ms", Section::Logging, "Unary calls slower than this are logged."),
     later("enable-log-rotation", Kind::Bool, "false", "log files are not rotated here; use logrotate with copytruncate"),
     later("log-rotation-config-json", Kind::Text, "{\"maxsize\": 100, \"maxage\": 0, \"maxbackups\": 0, \"localtime\": false, \"compress\": false}", "log files are not rotated here"),
-    later("listen-metrics-urls", Kind::Text, "", "metrics and health are on the client port only"),
-    later("enable-pprof", Kind::Bool, "false", "there is no Go runtime to profile; use perf"),
-    later("enable-distributed-tracing", Kind::Bool, "false", "tracing is not exported yet"),
-    later("distributed-tracing-address", Kind::Text, "localhost:4317", "tracing is not exported yet"),
-    later("distributed-tracing-service-name", Kind::Text, "etcd", "tracing is not exported yet"),
-    later("distributed-tracing-instance-id", Kind::Text, "", "tracing is not exported yet"),
-    later("distributed-tracing-sampling-rate", Kind::Integer, "0", "tracing is not exported yet"),
+    here("listen-metrics-urls", Kind::OptionalUrls, "", Section::Logging, "Further addresses for /metrics, /health, /livez and /readyz alone."),
+    here("enable-pprof", Kind::Bool, "false", Section::Logging, "Serve /debug/pprof/, which says how to profile a program that is not Go's."),
+    idle("enable-distributed-tracing", Kind::Bool, "false", "tracing is not exported yet"),
+    idle("distributed-tracing-address", Kind::Text, "localhost:4317", "tracing is not exported yet"),
+    idle("distributed-tracing-service-name", Kind::Text, "etcd", "tracing is not exported yet"),
+    idle("distributed-tracing-instance-id", Kind::Text, "", "tracing is not exported yet"),
+    idle("distributed-tracing-sampling-rate", Kind::Integer, "0", "tracing is not exported yet"),
 
     // Features
     here("compaction-batch-limit", Kind::Integer, "0", Section::Features, "Revisions per slice of a compaction; 0 means 1000."),
     here("compaction-sleep-interval", Kind::Duration, "0s", Section::Features, "Pause between slices; 0 means 10ms."),
-    absent("enable-grpc-gateway", Kind::Bool, "true", "the JSON gateway comes later"),
+    here("enable-grpc-gateway", Kind::Bool, "true", Section::Features, "Serve the API as JSON over HTTP, below /v3/."),
     here("corrupt-check-time", Kind::Duration, "0s", Section::Features, "Time between comparisons with other members, of which there are none yet."),
     here("compact-hash-check-time", Kind::Duration, "1m0s", Section::Features, "The same for hashes of compactions."),
     here("watch-progress-notify-interval", Kind::Duration, "0s", Section::Features, "Time between progress messages to watchers that asked for them; 0 means 10m, at least 100ms."),
     here("downgrade-check-time", Kind::Duration, "5s", Section::Features, "Time between looks whether a downgrade is done; here the entry that begins it decides."),
     here("feature-gates", Kind::Gates, "", Section::Features, "Features to switch, `Name=true` or `Name=false`, separated by commas."),
-    later("unsafe-no-fsync", Kind::Bool, "false", "an acknowledged write is always durable here, and the log is never run without syncing"),
-    later("force-new-cluster", Kind::Bool, "false", "there is only one member yet, so no other member can be dropped"),
+    idle("unsafe-no-fsync", Kind::Bool, "false", "an acknowledged write is always durable here, and the log is never run without syncing"),
+    idle("force-new-cluster", Kind::Bool, "false", "there is only one member yet, so no other member can be dropped"),
 
     // Ours
     here("unsent-answer-bytes", Kind::Integer, "1073741824", Section::Ours, "Bytes of answers the member may hold for clients that do not take them; above it the worst of them are cut off."),

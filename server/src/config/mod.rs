@@ -17,7 +17,9 @@ mod environment;
 mod file;
 mod flags;
 mod gates;
+mod http;
 mod raw;
+mod tls;
 mod urls;
 mod values;
 mod version;
@@ -27,7 +29,7 @@ use std::ffi::OsString;
 pub use checked::{AutoCompaction, Config, CoreChoice, Quota};
 pub use data_dir::DataDir;
 pub use gates::Features;
-pub use urls::{Scheme, Url};
+pub use urls::Url;
 pub use version::version_text;
 
 /// What the program should do next.

@@ -75,7 +75,10 @@ impl RawConfig {
     }
 
     pub(super) fn urls(&self, name: &str) -> Vec<Url> {
-        Url::parse_list(self.text(name)).expect("spelling was checked")
+        match self.text(name) {
+            "" => Vec::new(),
+            text => Url::parse_list(text).expect("spelling was checked"),
+        }
     }
 
     /// A comma-separated list, without empty parts, each once, in order of first mention.
@@ -116,7 +119,8 @@ fn check_spelling(kind: Kind, text: &str) -> Result<(), String> {
         }),
         Kind::Unsigned32 => in_range(0, u32::MAX.into()),
         Kind::Duration => values::parse_duration_ns(text).map(drop),
-        Kind::Urls => Url::parse_list(text).map(drop),
+        Kind::OptionalUrls if text.is_empty() => Ok(()),
+        Kind::Urls | Kind::OptionalUrls => Url::parse_list(text).map(drop),
         Kind::Choice(choices) if !choices.contains(&text) => {
             Err(format!("{text:?} is not one of {}", choices.join(", ")))
         }

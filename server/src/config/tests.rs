@@ -344,13 +344,6 @@ fn flags_this_version_lacks_are_named_with_the_reason() {
         ],
         &[],
     );
-    run(&["--enable-grpc-gateway=false"], &[]);
-    let (_, notices) = run(&["--enable-grpc-gateway"], &[]);
-    assert!(
-        notices
-            .iter()
-            .any(|n| n.is_warning && n.message.contains("JSON gateway"))
-    );
 }
 
 #[test]

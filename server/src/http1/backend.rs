@@ -68,6 +68,9 @@ pub trait Backend: 'static {
     /// The whole `/metrics` text. Encoding takes about a millisecond, so a busy member may want to do it
     /// on a helper thread; hence the future.
     fn metrics(&self) -> impl Future<Output = Bytes>;
+    /// What `/debug/vars` shows: one JSON object.
+    fn variables(&self) -> Bytes;
+
     /// `/health` was answered; for `etcd_server_health_success` and `_failures`.
     fn on_health(&self, healthy: bool);
     /// One check ran; for `etcd_server_healthcheck` and `etcd_server_healthchecks_total`.

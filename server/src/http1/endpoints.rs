@@ -3,20 +3,12 @@
 //! Always true here: paths, methods, status codes, content types and bodies are etcd's, byte for byte,
 //! because probes and monitoring match on them. A failed check is an answer (503), never an error.
 //!
-//! Called on the net core that owns the connection: by `session`, and for requests over HTTP/2 directly. Deliberately reads no request bodies
+//! Called on the net core that owns the connection. Deliberately reads no request bodies
 //! (nothing served here has one) and knows nothing of how a check is made; `Backend` does.
-
-use std::cell::Cell;
-use std::convert::Infallible;
-use std::pin::Pin;
-use std::rc::Rc;
 
 use bytes::Bytes;
 use http::header::{self, HeaderName, HeaderValue};
 use http::{Method, Request, Response, StatusCode, Version};
-use http_body_util::Full;
-use hyper::body::Incoming;
-use hyper::service::Service;
 
 use super::backend::{AlarmKind, Backend, CheckFamily};
 
@@ -25,93 +17,37 @@ pub type Reply = Response<Bytes>;
 const TEXT: &str = "text/plain; charset=utf-8";
 const METRICS_TEXT: &str = "text/plain; version=0.0.4; charset=utf-8; escaping=underscores";
 
-/// The service the HTTP library calls for each request.
-pub(super) struct Endpoints<B: Backend> {
-    backend: Rc<B>,
-    in_flight: Rc<Cell<bool>>,
-}
-
-impl<B: Backend> Endpoints<B> {
-    pub(super) fn new(backend: Rc<B>, in_flight: Rc<Cell<bool>>) -> Endpoints<B> {
-        Endpoints { backend, in_flight }
+/// The refusal of a request that does not say whom it is for; it ends the connection.
+pub fn refuse_hostless<T>(request: &Request<T>) -> Option<Reply> {
+    if request.version() != Version::HTTP_11 || request.headers().contains_key(header::HOST) {
+        return None;
     }
-}
-
-impl<B: Backend> Service<Request<Incoming>> for Endpoints<B> {
-    type Response = Response<Full<Bytes>>;
-    type Error = Infallible;
-    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>>>>;
-
-    fn call(&self, request: Request<Incoming>) -> Self::Future {
-        let backend = Rc::clone(&self.backend);
-        let in_flight = InFlight::begin(&self.in_flight);
-        Box::pin(async move {
-            let reply = answer(&*backend, &request).await;
-            drop(in_flight);
-            Ok(reply.map(Full::new))
-        })
-    }
-}
-
-/// Marks the connection busy; also when the request's future is dropped half-way.
-struct InFlight(Rc<Cell<bool>>);
-
-impl InFlight {
-    fn begin(flag: &Rc<Cell<bool>>) -> InFlight {
-        flag.set(true);
-        InFlight(Rc::clone(flag))
-    }
-}
-
-impl Drop for InFlight {
-    fn drop(&mut self) {
-        self.0.set(false);
-    }
-}
-
-/// The answer to a request of any version of HTTP; `request` has come whole, or its body is not wanted.
-pub async fn answer<B: Backend, T>(backend: &B, request: &Request<T>) -> Reply {
-    if request.version() == Version::HTTP_11 && !request.headers().contains_key(header::HOST) {
-        let mut reply = text(
-            StatusCode::BAD_REQUEST,
-            "400 Bad Request: missing required Host header",
-        );
-        reply
-            .headers_mut()
-            .insert(header::CONNECTION, HeaderValue::from_static("close"));
-        return reply;
-    }
-    let mut reply = if request.method() == Method::OPTIONS {
-        Response::new(Bytes::new())
-    } else {
-        route(backend, request).await
-    };
-    // Browsers may read every endpoint from any origin, as with etcd's default `--cors=*`.
-    let headers = reply.headers_mut();
-    headers.insert(
-        header::ACCESS_CONTROL_ALLOW_METHODS,
-        HeaderValue::from_static("POST, GET, OPTIONS, PUT, DELETE"),
+    let mut reply = text(
+        StatusCode::BAD_REQUEST,
+        "400 Bad Request: missing required Host header",
     );
-    headers.insert(
-        header::ACCESS_CONTROL_ALLOW_ORIGIN,
-        HeaderValue::from_static("*"),
-    );
-    headers.insert(
-        header::ACCESS_CONTROL_ALLOW_HEADERS,
-        HeaderValue::from_static("accept, content-type, authorization"),
-    );
-    reply
+    let close = HeaderValue::from_static("close");
+    reply.headers_mut().insert(header::CONNECTION, close);
+    Some(reply)
 }
 
-/// The one table of paths. The JSON gateway will be an arm for `/v3/` and `/v3beta/`.
-async fn route<B: Backend, T>(backend: &B, request: &Request<T>) -> Reply {
+/// The answer to a request of any version of HTTP whose body is not wanted. With `only_metrics`, as on the addresses of
+/// `--listen-metrics-urls`, fewer paths are known.
+pub async fn answer<B: Backend, T>(backend: &B, request: &Request<T>, only_metrics: bool) -> Reply {
     let path = decode(request.uri().path(), false).unwrap_or_default();
     let query = Query::parse(request.uri().query().unwrap_or(""));
     let is_get = request.method() == Method::GET;
     match path.as_str() {
         "/metrics" => typed(StatusCode::OK, METRICS_TEXT, backend.metrics().await),
-        "/version" | "/health" | "/livez" | "/readyz" if !is_get => method_not_allowed(),
+        "/version" | "/debug/vars" if only_metrics => not_found(),
+        "/version" | "/health" | "/livez" | "/readyz" | "/debug/vars" if !is_get => {
+            method_not_allowed()
+        }
         "/version" => version(backend),
+        "/debug/vars" => {
+            let json = "application/json; charset=utf-8";
+            typed(StatusCode::OK, json, backend.variables())
+        }
         "/health" => health(backend, &query).await,
         "/livez" => checks(backend, CheckFamily::Livez, LIVEZ, &path, &query).await,
         "/readyz" => checks(backend, CheckFamily::Readyz, READYZ, &path, &query).await,
@@ -124,9 +60,13 @@ async fn route<B: Backend, T>(backend: &B, request: &Request<T>) -> Reply {
                 };
                 checks(backend, family, &[check], &path, &query).await
             }
-            None => text(StatusCode::NOT_FOUND, "404 page not found"),
+            None => not_found(),
         },
     }
+}
+
+fn not_found() -> Reply {
+    text(StatusCode::NOT_FOUND, "404 page not found")
 }
 
 fn version<B: Backend>(backend: &B) -> Reply {

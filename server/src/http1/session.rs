@@ -9,14 +9,17 @@
 //! and the output is empty. Idle and header timeouts are the caller's (`is_idle` tells which applies).
 
 use std::cell::{Cell, RefCell};
+use std::convert::Infallible;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
+use http::{Request, Response};
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
+use hyper::service::Service;
 
-use super::backend::Backend;
-use super::endpoints::Endpoints;
+use super::body::{ReplyBody, RequestBody};
 use super::pipe::{Pipe, PipeEnd};
 
 /// Largest request line plus headers; more is answered with 431.
@@ -31,17 +34,66 @@ pub const INPUT_BYTES_MAX: usize = 64 * 1024;
 #[error("HTTP/1.1 connection: {0}")]
 pub struct Http1Error(String);
 
-pub struct Http1Session<B: Backend> {
+/// Who answers the requests of a connection.
+pub trait Handler: 'static {
+    fn handle(
+        self: Rc<Self>,
+        request: Request<()>,
+        body: RequestBody,
+    ) -> impl Future<Output = Response<ReplyBody>>;
+}
+
+/// The service that the HTTP library calls for each request.
+struct Answers<H> {
+    handler: Rc<H>,
+    in_flight: Rc<Cell<bool>>,
+}
+
+impl<H: Handler> Service<Request<Incoming>> for Answers<H> {
+    type Response = Response<ReplyBody>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>>>>;
+
+    fn call(&self, request: Request<Incoming>) -> Self::Future {
+        let handler = Rc::clone(&self.handler);
+        let in_flight = InFlight::begin(&self.in_flight);
+        Box::pin(async move {
+            let (head, body) = request.into_parts();
+            let request = Request::from_parts(head, ());
+            let reply = handler.handle(request, RequestBody::Incoming(body)).await;
+            drop(in_flight);
+            Ok(reply)
+        })
+    }
+}
+
+/// Marks the connection busy; also when the request's future is dropped half-way.
+struct InFlight(Rc<Cell<bool>>);
+
+impl InFlight {
+    fn begin(flag: &Rc<Cell<bool>>) -> InFlight {
+        flag.set(true);
+        InFlight(Rc::clone(flag))
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.set(false);
+    }
+}
+
+pub struct Http1Session<H: Handler> {
     pipe: Rc<RefCell<Pipe>>,
-    connection: Pin<Box<http1::Connection<PipeEnd, Endpoints<B>>>>,
+    connection: Pin<Box<http1::Connection<PipeEnd, Answers<H>>>>,
     in_flight: Rc<Cell<bool>>,
     /// Bytes came after the last answer and have not become a request yet.
     has_begun: bool,
     is_done: bool,
 }
 
-impl<B: Backend> Http1Session<B> {
-    pub fn new(backend: Rc<B>) -> Http1Session<B> {
+impl<H: Handler> Http1Session<H> {
+    pub fn new(handler: Rc<H>) -> Http1Session<H> {
         let pipe = Rc::new(RefCell::new(Pipe::default()));
         let in_flight = Rc::new(Cell::new(false));
         let connection = http1::Builder::new()
@@ -52,7 +104,10 @@ impl<B: Backend> Http1Session<B> {
             .max_buf_size(HEAD_BYTES_MAX)
             .serve_connection(
                 PipeEnd(Rc::clone(&pipe)),
-                Endpoints::new(backend, Rc::clone(&in_flight)),
+                Answers {
+                    handler,
+                    in_flight: Rc::clone(&in_flight),
+                },
             );
         Http1Session {
             pipe,

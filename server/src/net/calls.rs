@@ -70,7 +70,11 @@ pub struct Calls<'a> {
 
 impl Service for Calls<'_> {
     fn route(&mut self, path: &[u8]) -> Route {
-        self.state.router.route(path)
+        if self.state.serves.has_grpc() {
+            self.state.router.route(path)
+        } else {
+            Route::UnknownService
+        }
     }
 
     fn on_message(&mut self, call: &Call<'_>, message: &[u8], out: &mut Responder<'_>) {
@@ -109,7 +113,7 @@ impl Service for Calls<'_> {
     }
 
     fn answers_plain(&self) -> bool {
-        true
+        self.state.serves.has_http()
     }
 
     fn on_plain(&mut self, request: &PlainRequest<'_>, out: &mut Responder<'_>) {

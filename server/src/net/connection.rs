@@ -11,12 +11,13 @@ use std::rc::Rc;
 use std::task::Waker;
 
 use wire::grpc::stats::{EndedCall, LimitHits};
-use wire::grpc::{Responder, Service};
+use wire::grpc::{CancelReason, Code, LocalCalls, Responder, Service};
 
 use crate::runtime::{Class, Sender, Signal, Socket, spawn};
 use crate::tls::TlsSession;
 
 use super::held::{GIVE_UP, Held, Holding};
+use super::http_client::Serves;
 use super::rejections::Rejection;
 use super::stack::{Next, Protocol, Protocols, Stack};
 use super::watching::Drained;
@@ -55,6 +56,13 @@ pub struct Connection {
     pub opened_ns: u64,
     /// For the log.
     pub peer: Option<std::net::SocketAddr>,
+    /// What the address is for that it came to.
+    pub serves: Serves,
+    pub is_tls: bool,
+    /// Its calls that are not gRPC.
+    local: RefCell<LocalCalls>,
+    /// Replies in other forms that wait inside the HTTP library.
+    reply_bytes: Rc<Cell<usize>>,
     stack: RefCell<Stack>,
     sender: Sender,
     unsent: RefCell<Unsent>,
@@ -104,6 +112,7 @@ impl Connection {
         key: ConnectionKey,
         socket: &Socket,
         tls: Option<TlsSession>,
+        serves: Serves,
         now_ns: u64,
         core_held: Rc<Held>,
     ) -> Rc<Connection> {
@@ -111,6 +120,10 @@ impl Connection {
             key,
             opened_ns: now_ns,
             peer: socket.peer_addr(),
+            serves,
+            is_tls: tls.is_some(),
+            local: RefCell::default(),
+            reply_bytes: Rc::default(),
             stack: RefCell::new(Stack::new(tls)),
             sender: socket.sender(),
             unsent: RefCell::default(),
@@ -172,11 +185,29 @@ impl Connection {
         }
     }
 
-    /// Answers calls of this connection; does nothing when it no longer speaks gRPC.
+    /// Answers calls of this connection; does nothing when it no longer speaks.
     pub fn respond(&self, answer: impl FnOnce(&mut Responder<'_>)) {
-        if let Protocol::Grpc(grpc) = &mut self.stack.borrow_mut().protocol {
-            answer(&mut grpc.responder());
+        let local = &mut *self.local.borrow_mut();
+        match &mut self.stack.borrow_mut().protocol {
+            Protocol::Grpc(grpc) => answer(&mut grpc.responder_with(local)),
+            Protocol::Http1(_) => answer(&mut Responder::local(local)),
+            Protocol::Sniffing(_) | Protocol::Over => {}
         }
+    }
+
+    /// Its calls that are not gRPC.
+    pub fn local(&self) -> &RefCell<LocalCalls> {
+        &self.local
+    }
+
+    /// To count replies in that wait inside the HTTP library.
+    pub fn reply_bytes(&self) -> &Rc<Cell<usize>> {
+        &self.reply_bytes
+    }
+
+    /// Answers in other forms than gRPC that wait to be taken.
+    fn other_bytes(&self) -> usize {
+        self.local.borrow().held_bytes() + self.reply_bytes.get()
     }
 
     /// Runs `work` on the gRPC state, if that is what the connection speaks.
@@ -262,7 +293,9 @@ impl Connection {
 
     /// Everything that was ready to leave has left.
     fn on_drained(&self, unsent: &Unsent) {
-        if let Some(drained) = self.drained.borrow_mut().take() {
+        if self.local.borrow().held_bytes() == 0
+            && let Some(drained) = self.drained.borrow_mut().take()
+        {
             drained.push(self.key);
         }
         self.end_if_asked(unsent);
@@ -276,7 +309,9 @@ impl Connection {
         if self.stack.borrow().held_bytes() >= STREAM_BYTES_MAX {
             self.flush();
         }
-        !self.has_writer.get() && !self.is_dead.get()
+        !self.has_writer.get()
+            && !self.is_dead.get()
+            && self.local.borrow().held_bytes() < STREAM_BYTES_MAX
     }
 
     /// Tells `drained` once, when the peer has taken everything that is ready to leave.
@@ -444,7 +479,7 @@ impl Connection {
         } else {
             let unsent = self.unsent.borrow();
             let unsent = unsent.bytes.len() - unsent.sent;
-            Some(unsent + self.stack.borrow().waiting_bytes())
+            Some(unsent + self.stack.borrow().waiting_bytes() + self.other_bytes())
         };
         self.holding.book(waiting);
     }
@@ -452,7 +487,8 @@ impl Connection {
     /// Books answers of this pass that are not on their way yet, once they are worth it.
     pub fn book_if_grown(&self) {
         const STEP_BYTES: usize = 64 << 10;
-        if self.holding.bytes() + STEP_BYTES <= self.stack.borrow().waiting_bytes() {
+        let waiting = self.stack.borrow().waiting_bytes() + self.other_bytes();
+        if self.holding.bytes() + STEP_BYTES <= waiting {
             self.book();
         }
     }
@@ -468,9 +504,25 @@ impl Connection {
     /// their turn comes. Returns how many ended at once.
     pub fn give_up<S: Service>(&self, service: &mut S) -> usize {
         let ended = self.with_grpc(|grpc| grpc.end_parked(GIVE_UP, service));
+        let local = (true, Code::ResourceExhausted, GIVE_UP);
+        let others = self.end_local(local, CancelReason::SlowReader, service);
         self.holding.give_up_building();
         self.book();
-        ended.unwrap_or(0)
+        ended.unwrap_or(0) + others
+    }
+
+    /// Ends calls that are not gRPC: those that hold answers, or all. Returns how many.
+    fn end_local<S: Service>(
+        &self,
+        (only_holders, code, text): (bool, Code, &str),
+        reason: CancelReason,
+        service: &mut S,
+    ) -> usize {
+        let told = self.local.borrow_mut().end(only_holders, code, text);
+        for (stream, method) in &told {
+            service.on_cancel(*stream, *method, reason);
+        }
+        told.len()
     }
 
     /// Its socket takes no more for now.
@@ -511,6 +563,11 @@ impl Connection {
     /// The peer sends nothing more. Returns what is still to be counted.
     pub fn input_ended<S: Service>(&self, service: &mut S) -> LastCounts {
         let mut last = LastCounts::default();
+        let gone = (false, Code::Canceled, "context canceled");
+        self.end_local(gone, CancelReason::Disconnected, service);
+        let mut local = self.local.borrow_mut();
+        local.take_ended(|ended| last.ended.push(ended));
+        drop(local);
         let stack = &mut *self.stack.borrow_mut();
         match &mut stack.protocol {
             Protocol::Grpc(grpc) => {
@@ -558,6 +615,7 @@ impl Connection {
     pub fn is_drained(&self) -> bool {
         let unsent = self.unsent.borrow();
         unsent.sent == unsent.bytes.len()
+            && self.local.borrow().is_empty()
             && match &self.stack.borrow().protocol {
                 Protocol::Grpc(grpc) => grpc.is_finished(),
                 Protocol::Http1(session) => session.is_idle(),

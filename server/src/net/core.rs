@@ -17,6 +17,7 @@ use wire::error::EtcdError;
 use wire::grpc::stats::LimitHits;
 use wire::grpc::{Code, Limits, Responder, StreamId};
 
+use crate::gateway::routes::JsonRoutes;
 use crate::metrics::Stage;
 use crate::pipeline::{Inbox, NetId, ReplyBatch, Shared, ToNet};
 use crate::runtime::{Class, Signal, spawn, yield_now};
@@ -27,8 +28,10 @@ use super::barrier::{BARRIER, Barrier};
 use super::books::{Ended, Work};
 use super::connection::{Connection, ConnectionKey};
 use super::errands::{ErrandTable, Steps};
+use super::gateway_calls::Gateway;
 use super::health::HttpBackend;
 use super::held::Held;
+use super::http_client::{HttpSettings, Serves};
 use super::lease_calls::LEADERSHIP;
 use super::long_reads;
 use super::proposals::Pending;
@@ -59,8 +62,9 @@ impl Clock {
 
 /// A socket that listens for clients.
 pub struct BoundListener {
-    pub socket: std::net::TcpListener,
+    pub socket: socket2::Socket,
     pub is_tls: bool,
+    pub serves: Serves,
     /// As the log shows it.
     pub shown: String,
 }
@@ -72,6 +76,9 @@ pub struct NetCore {
     pub clock: Clock,
     pub limits: Arc<Limits>,
     pub http_backend: Rc<HttpBackend>,
+    pub(super) http_settings: HttpSettings,
+    pub(super) json_routes: JsonRoutes,
+    pub(super) gateway: Gateway,
     pub tls: Option<RefCell<CertReloader>>,
     pub state: RefCell<NetState>,
     pub connections: RefCell<ConnectionTable>,
@@ -113,7 +120,7 @@ impl NetCore {
         shared: Arc<Shared>,
         clock: Clock,
         limits: Arc<Limits>,
-        http_backend: Rc<HttpBackend>,
+        (http_backend, http_settings): (Rc<HttpBackend>, HttpSettings),
         tls: Option<CertReloader>,
         state: NetState,
         listeners: Vec<BoundListener>,
@@ -127,6 +134,9 @@ impl NetCore {
             clock,
             limits,
             http_backend,
+            http_settings,
+            json_routes: JsonRoutes::new(),
+            gateway: Gateway::default(),
             tls: tls.map(RefCell::new),
             errands: state.errands.table.clone(),
             state: RefCell::new(state),

@@ -29,6 +29,7 @@ impl NetCore {
             ("backups", state.backups.len() as u64),
             ("connections", connections.len() as u64),
             ("errands", self.errands.len() as u64),
+            ("json_calls", self.gateway.running() as u64),
             ("leases", state.leases.waiting() as u64),
             ("long_reads", state.long_reads_running as u64),
             ("plain_requests", state.plain_running as u64),
@@ -59,6 +60,12 @@ impl NetCore {
             }
             grpc.take_ended(|ended| state.books.call_ended(&ended, now_ns));
         });
+        let mut local = connection.local().borrow_mut();
+        let sent = local.take_message_bytes();
+        if sent != 0 {
+            state.metrics.counters.client_grpc_sent_bytes.add(sent);
+        }
+        local.take_ended(|ended| state.books.call_ended(&ended, now_ns));
     }
 
     /// Books the times of the calls that this pass answered, and logs those that took too long.

@@ -127,6 +127,36 @@ impl Backend for HttpBackend {
         Bytes::from(self.metrics.encode())
     }
 
+    fn variables(&self) -> Bytes {
+        let shared = &self.shared;
+        let leader = shared.leader();
+        let hex = |id: u64| format!("{id:x}");
+        let is_leader = leader == shared.member_id;
+        let arguments: Vec<String> = std::env::args_os()
+            .map(|argument| argument.to_string_lossy().into_owned())
+            .collect();
+        let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+        let variables = serde_json::json!({
+            "cmdline": arguments,
+            "file_descriptor_limit": limit,
+            "memory": {
+                "resident_bytes": resident_bytes(),
+                "unsent_answer_bytes": self.core.borrow().upgrade().map(|core| core.held.bytes()),
+            },
+            "raft.status": {
+                "id": hex(shared.member_id),
+                "term": shared.term(),
+                "commit": shared.committed(),
+                "applied": shared.applied(),
+                "lead": hex(leader),
+                "raftState": if is_leader { "StateLeader" } else { "StateFollower" },
+            },
+        });
+        let mut text = serde_json::to_vec_pretty(&variables).expect("plain values always encode");
+        text.push(b'\n');
+        text.into()
+    }
+
     fn on_health(&self, healthy: bool) {
         if let Some(core) = self.core.borrow().upgrade() {
             let state = core.state.borrow();
@@ -146,6 +176,16 @@ impl Backend for HttpBackend {
             core.state.borrow().metrics.checked(check, passed);
         }
     }
+}
+
+/// Memory of this process that is in the host's.
+fn resident_bytes() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let kibibytes: u64 = line.trim().strip_suffix(" kB")?.parse().ok()?;
+    Some(kibibytes << 10)
 }
 
 /// Keys alive now: the index keeps the count.

@@ -6,7 +6,8 @@
 //! the answer comes back through [`core`] and leaves through the connection. A linearizable read
 //! waits in [`reads`] until its index is applied, is served by [`state`], and a long one goes on in
 //! slices. [`watching`] serves watch streams, [`backups`] copies of the tree file, [`errands`]
-//! what takes several steps: [`locks`], [`elections`]. [`books`] counts; [`timers`] ends what took too long.
+//! what takes several steps: [`locks`], [`elections`]. [`http_client`] answers what is not gRPC, and
+//! [`gateway_calls`] makes calls of JSON. [`books`] counts; [`timers`] ends what took too long.
 //!
 //! Always true here: a net core shares nothing with other cores but the rings, the read view of the
 //! store and the words of [`crate::pipeline::Shared`]; nothing waits inside a callback.
@@ -22,9 +23,11 @@ pub mod core;
 mod counts;
 mod elections;
 mod errands;
+mod gateway_calls;
 pub mod health;
 mod health_calls;
 mod held;
+mod http_client;
 mod lease_calls;
 mod lease_streams;
 mod locks;
@@ -43,5 +46,6 @@ mod watching;
 mod writes;
 
 pub use connection::ConnectionKey;
+pub use http_client::{HttpSettings, Serves};
 pub use lease_calls::{LEASE_ASK_BATCHES, LeaseCallSettings};
 pub use state::{CallSettings, NetRings, NetState};

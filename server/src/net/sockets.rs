@@ -13,6 +13,7 @@ use super::admission::{Shortage, Verdict};
 use super::calls::Calls;
 use super::connection::{Connection, ConnectionKey};
 use super::core::NetCore;
+use super::http_client::{HttpClient, Serves};
 use super::stack::{Next, Protocols};
 use super::table::ConnectionTable;
 
@@ -32,21 +33,22 @@ impl NetCore {
                     "ready to serve client requests"
                 );
             }
-            let listener = match Listener::from_std(bound.socket) {
+            let listener = match Listener::watch(bound.socket) {
                 Ok(listener) => listener,
                 Err(error) => crate::fatal::fatal("a listening socket cannot be watched", &error),
             };
-            spawn(Class::Request, self.clone().accept(listener, bound.is_tls));
+            let kind = (bound.is_tls, bound.serves);
+            spawn(Class::Request, self.clone().accept(listener, kind));
         }
     }
 
     /// Accepts connections until the member stops.
-    pub async fn accept(self: Rc<Self>, listener: Listener, is_tls: bool) {
+    async fn accept(self: Rc<Self>, listener: Listener, kind: (bool, Serves)) {
         while !self.shared.is_stopping() {
             match listener.accept().await {
                 Ok(socket) => {
                     if self.await_room().await {
-                        self.open(socket, is_tls);
+                        self.open(socket, kind);
                     } else {
                         self.count_end("too_many_connections");
                     }
@@ -110,7 +112,7 @@ impl NetCore {
         }
     }
 
-    fn open(self: &Rc<Self>, socket: Socket, is_tls: bool) {
+    fn open(self: &Rc<Self>, socket: Socket, (is_tls, serves): (bool, Serves)) {
         let now_ns = self.clock.now_ns();
         let tls = self.tls.as_ref().filter(|_| is_tls).map(|reloader| {
             let config = reloader.borrow_mut().current(Instant::now()).clone();
@@ -119,7 +121,7 @@ impl NetCore {
         let connection = self
             .connections
             .borrow_mut()
-            .insert(|key| Connection::new(key, &socket, tls, now_ns, self.held.clone()));
+            .insert(|key| Connection::new(key, &socket, tls, serves, now_ns, self.held.clone()));
         self.admission.borrow_mut().entered(connection.key, now_ns);
         spawn(Class::Request, self.clone().read(socket, connection));
     }
@@ -172,12 +174,14 @@ impl NetCore {
         let now_ns = self.clock.now_ns();
         let protocols = Protocols {
             limits: &self.limits,
-            http_backend: &self.http_backend,
+            serves: connection.serves,
+            client: &|| HttpClient::new(self, connection),
         };
         let next = {
             let buffer = self.receive_buffer.borrow();
             let mut state = self.state.borrow_mut();
             state.now_ns = now_ns;
+            state.serves = connection.serves;
             let mut calls = Calls {
                 state: &mut state,
                 connection: connection.key,
@@ -190,6 +194,12 @@ impl NetCore {
         connection.flush();
         connection.wake_http1();
         self.start_plain();
+        self.end_pass();
+        next
+    }
+
+    /// Serves what a pass of requests has made ready, and sends it.
+    pub(super) fn end_pass(self: &Rc<Self>) {
         self.start_errands();
         self.run_ready_reads();
         if self.serve_watchers(false) {
@@ -199,7 +209,6 @@ impl NetCore {
         // Nobody else may come to send what was answered here just now.
         self.flush_dirty();
         self.settle();
-        next
     }
 
     fn close(&self, connection: &Rc<Connection>, reason: &'static str) {

@@ -11,7 +11,7 @@ use crate::http1::{Http1Session, SNIFF_BYTES_MAX, Sniff, sniff};
 use crate::tls::{Alpn, TlsSession};
 
 use super::connection::SPARE_BYTES_MAX;
-use super::health::HttpBackend;
+use super::http_client::{HttpClient, Serves};
 
 pub struct Stack {
     pub tls: Option<TlsSession>,
@@ -25,14 +25,16 @@ pub enum Protocol {
     /// Bytes so far, too few to tell.
     Sniffing(Vec<u8>),
     Grpc(Box<wire::grpc::Connection>),
-    Http1(Http1Session<HttpBackend>),
+    Http1(Http1Session<HttpClient>),
     Over,
 }
 
 /// What a connection needs to know to choose its protocol.
 pub struct Protocols<'a> {
     pub limits: &'a std::sync::Arc<wire::grpc::Limits>,
-    pub http_backend: &'a Rc<HttpBackend>,
+    pub serves: Serves,
+    /// Makes the client that requests over HTTP/1.1 come from.
+    pub client: &'a dyn Fn() -> Rc<HttpClient>,
 }
 
 /// What the reading task does next.
@@ -145,8 +147,9 @@ impl Protocol {
                         *self = Protocol::Grpc(Box::new(grpc));
                         self.receive(&seen, None, now_ns, protocols, service)
                     }
+                    Sniff::Http1 if !protocols.serves.has_http() => Next::End("http_on_grpc_port"),
                     Sniff::Http1 => {
-                        let mut session = Http1Session::new(protocols.http_backend.clone());
+                        let mut session = Http1Session::new((protocols.client)());
                         session.feed(&seen);
                         *self = Protocol::Http1(session);
                         Next::StartHttp1

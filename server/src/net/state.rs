@@ -29,6 +29,7 @@ use super::books::{Books, Ended, Work};
 use super::connection::ConnectionKey;
 use super::core::fail;
 use super::errands::Errands;
+use super::http_client::Serves;
 use super::lease_calls::{LeaseCallSettings, LeaseCalls};
 use super::long_reads::{LONG_READ_BYTES_MAX, LONG_READS_MAX, LongRead, ReadJob, ReadOutcome};
 use super::plain_http::WaitingPlain;
@@ -72,6 +73,8 @@ pub struct NetState {
     pub id: NetId,
     /// Of the pass that is running.
     pub now_ns: u64,
+    /// Of the connection that is read in this pass.
+    pub serves: Serves,
     pub shared: Arc<Shared>,
     pub settings: Rc<CallSettings>,
     pub proposals: Proposals,
@@ -116,6 +119,7 @@ impl NetState {
         NetState {
             id,
             now_ns: 0,
+            serves: Serves::Everything,
             shared,
             settings: Rc::new(settings),
             proposals: Proposals::default(),

@@ -1,4 +1,4 @@
-//! TCP sockets of a core: listening, reading, sending.
+//! Stream sockets of a core: listening, reading, sending.
 //!
 //! Always true here: no call blocks; a read that is pending holds no buffer, so all connections of a
 //! core share one; the reading and the sending half are one descriptor, closed when both are gone.
@@ -87,7 +87,8 @@ fn poll_ready<T>(
     }
 }
 
-/// A listening TCP socket of this core. Several net cores bind one each, with SO_REUSEPORT.
+/// A listening socket of this core. On an address of the network several net cores bind one each, with SO_REUSEPORT; the
+/// socket behind a path they share.
 pub struct Listener {
     watched: Watched,
     turns: Turns,
@@ -98,18 +99,15 @@ impl Listener {
     ///
     /// # Errors
     /// The kernel cannot watch one more descriptor.
-    pub fn from_std(listener: std::net::TcpListener) -> io::Result<Listener> {
+    pub fn watch(socket: socket2::Socket) -> io::Result<Listener> {
         Ok(Listener {
-            watched: Watched::new(listener.into())?,
+            watched: Watched::new(socket)?,
             turns: Turns::default(),
         })
     }
 
     /// Binds `address`; `is_shared` if others bind it too.
-    pub fn bind(
-        address: std::net::SocketAddr,
-        is_shared: bool,
-    ) -> io::Result<std::net::TcpListener> {
+    pub fn bind(address: std::net::SocketAddr, is_shared: bool) -> io::Result<socket2::Socket> {
         let socket = socket2::Socket::new(
             Domain::for_address(address),
             Type::STREAM.cloexec(),
@@ -122,15 +120,17 @@ impl Listener {
         }
         socket.bind(&address.into())?;
         socket.listen(LISTEN_BACKLOG)?;
-        Ok(socket.into())
+        Ok(socket)
     }
 
     pub async fn accept(&self) -> io::Result<Socket> {
         let watched = &self.watched;
         let reading = &watched.readiness.reading;
-        let (socket, _) =
+        let (socket, peer) =
             poll_fn(|cx| poll_ready(reading, &self.turns, cx, || watched.socket.accept())).await?;
-        socket.set_tcp_nodelay(true)?;
+        if !peer.is_unix() {
+            socket.set_tcp_nodelay(true)?;
+        }
         Ok(Socket {
             watched: Rc::new(Watched::new(socket)?),
             turns: Turns::default(),

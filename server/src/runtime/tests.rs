@@ -27,14 +27,14 @@ where
 
 fn loopback() -> TcpListener {
     let any_port: SocketAddr = ([127, 0, 0, 1], 0).into();
-    Listener::bind(any_port, false).expect("a free port")
+    Listener::bind(any_port, false).expect("a free port").into()
 }
 
 /// One connection: our end on this core, the other as std has it.
 async fn connection() -> (Socket, TcpStream) {
     let listener = loopback();
     let peer = TcpStream::connect(listener.local_addr().expect("bound")).expect("connects");
-    let listener = Listener::from_std(listener).expect("watched");
+    let listener = Listener::watch(listener.into()).expect("watched");
     (listener.accept().await.expect("accepted"), peer)
 }
 

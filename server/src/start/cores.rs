@@ -27,7 +27,7 @@ use crate::log::{LogParts, LogStage};
 use crate::metrics::{CoreMetrics, Metrics, Published, thread_major_faults};
 use crate::net::core::{BoundListener, Clock, NetCore};
 use crate::net::health::HttpBackend;
-use crate::net::{CallSettings, LEASE_ASK_BATCHES, NetRings, NetState};
+use crate::net::{CallSettings, HttpSettings, LEASE_ASK_BATCHES, NetRings, NetState};
 use crate::pipeline::{
     CorePlan, Doorbell, Inbox, Inlet, LeaseAsk, NetId, Outbox, ReplyBatch, Shared, Spill, ToApply,
     ToLog, ToNet, ring,
@@ -62,6 +62,7 @@ pub struct Parts {
     pub metrics: Arc<Metrics>,
     pub limits: Arc<Limits>,
     pub calls: CallSettings,
+    pub http: HttpSettings,
     pub apply: ApplySettings,
     pub lease_settings: LeaseSettings,
     pub auto_compaction: AutoCompaction,
@@ -143,6 +144,7 @@ struct NetSeat {
     reader: Reader<Snapshot>,
     limits: Arc<Limits>,
     calls: CallSettings,
+    http: HttpSettings,
     tls: Option<CertReloader>,
     listeners: Vec<BoundListener>,
     connections_max: usize,
@@ -272,6 +274,7 @@ pub fn start(parts: Parts) -> Result<Cores, Box<dyn std::error::Error>> {
             reader: parts.reader.clone(),
             limits: parts.limits.clone(),
             calls: parts.calls.clone(),
+            http: parts.http.clone(),
             tls,
             listeners,
             connections_max: parts.connections_max,
@@ -452,7 +455,7 @@ fn start_net(
         wiring.shared.clone(),
         wiring.clock,
         seat.limits,
-        backend.clone(),
+        (backend.clone(), seat.http),
         seat.tls,
         state,
         seat.listeners,
@@ -470,6 +473,7 @@ fn start_net(
     ];
     spawn(Class::Request, core.clone().answer(inboxes));
     spawn(Class::Request, core.clone().keep_time());
+    spawn(Class::Request, core.clone().serve_gateway());
     spawn(Class::Request, core.clone().keep_watchers_time());
     spawn(Class::Background, core.clone().catch_watchers_up());
     core

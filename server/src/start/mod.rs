@@ -1,6 +1,6 @@
 //! From a checked configuration to a running member, and back to a stopped one.
 //!
-//! In reading order: [`limits`] asks what the host allows, [`find`] reads what the disk holds and judges it ([`fit`],
+//! In reading order: [`limits`] asks what the host allows, [`listen`] binds the addresses, [`find`] reads what the disk holds and judges it ([`fit`],
 //! [`metadata`]), [`open`] brings it up, [`cores`] lays the rings between the stages and starts the cores, [`signals`] waits
 //! for the operator.
 //!
@@ -12,28 +12,26 @@ pub mod cores;
 mod find;
 mod fit;
 pub mod limits;
+mod listen;
 mod metadata;
 pub mod open;
 #[cfg(test)]
 mod pairs_test;
 pub mod signals;
 
-use std::io::ErrorKind;
-use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use wire::grpc::Limits;
 
 use crate::apply::{ApplySettings, LeaseSettings};
-use crate::config::{self, Config, CoreChoice, DataDir, Notice, Quota, Scheme, Start, Url};
+use crate::config::{self, Config, CoreChoice, DataDir, Notice, Quota, Start};
 use crate::logging;
 use crate::metrics::{MemberInfo, Metrics};
-use crate::net::core::{BoundListener, CONNECTIONS_MAX, Clock};
+use crate::net::core::{CONNECTIONS_MAX, Clock};
 use crate::net::{CallSettings, LeaseCallSettings};
 use crate::pipeline::{CorePlan, plan};
-use crate::runtime::Listener;
 use crate::version::{CLUSTER_VERSION, COMPATIBLE_VERSION};
 use crate::watch::HubSettings;
 
@@ -41,10 +39,6 @@ use crate::watch::HubSettings;
 const QUOTA_BYTES_DEFAULT: u64 = 2 << 30;
 /// A gRPC message may be this much larger than the largest request.
 const GRPC_OVERHEAD_BYTES: usize = 512 << 10;
-
-/// How long a start waits for an address that an ended server still holds, and between two looks.
-const PORT_PATIENCE: Duration = Duration::from_secs(3);
-const PORT_PAUSE: Duration = Duration::from_millis(5);
 
 type AnyError = Box<dyn std::error::Error>;
 
@@ -90,7 +84,7 @@ fn serve(config: &Config) -> Result<(), AnyError> {
     let nets = plan.iter().filter(|core| core.is_net).count();
     // A URL with a name may have an address of each family.
     let descriptors = limits::descriptors(plan.len(), 2 * nets * config.listen_client_urls.len())?;
-    let listeners = listen(config, nets)?;
+    let mut listeners = listen::Listeners::bind(config, nets)?;
     let mut notices = Vec::new();
     let dir = DataDir::inspect(&config.data_dir, &config.wal_dir, &mut notices)?;
     log_notices(&notices);
@@ -164,6 +158,7 @@ fn serve(config: &Config) -> Result<(), AnyError> {
             },
             leaderless_max_ns: 3 * config.election_timeout.as_nanos() as u64,
         },
+        http: config.http.clone(),
         apply: ApplySettings {
             commit_interval: config.backend_batch_interval,
             commit_changes_max: config.backend_batch_limit,
@@ -183,10 +178,13 @@ fn serve(config: &Config) -> Result<(), AnyError> {
         auto_compaction: config.auto_compaction,
         tick: config.heartbeat_interval,
         tls: config.client_tls.clone(),
-        listeners,
+        listeners: listeners.take_sets(),
         held_bytes_max: config.unsent_answer_bytes / nets,
         connections_max: descriptors.connections_per_core(nets, CONNECTIONS_MAX),
     };
+    if let Some(tls) = &config.client_tls {
+        tls.make_missing()?;
+    }
     let cores = cores::start(parts).map_err(|error| explain_start(error.as_ref()))?;
     let signal = signals::wait();
     tracing::info!(
@@ -239,89 +237,6 @@ fn place(choice: &CoreChoice) -> Result<Vec<CorePlan>, AnyError> {
         }
     };
     Ok(plan(&cores))
-}
-
-/// Binds every client URL once for each net core; the kernel spreads connections over them.
-fn listen(config: &Config, nets: usize) -> Result<Vec<Vec<BoundListener>>, AnyError> {
-    let mut sets: Vec<Vec<BoundListener>> = (0..nets).map(|_| Vec::new()).collect();
-    let is_shared = nets > 1 || config.socket_reuse_port;
-    for url in &config.listen_client_urls {
-        if matches!(url.scheme, Scheme::Unix | Scheme::Unixs) {
-            return Err(format!("{url}: this version listens on http and https URLs only").into());
-        }
-        for address in resolve(&url.host, url.port).map_err(|error| format!("{url}: {error}"))? {
-            if !config.socket_reuse_port {
-                await_free(address).map_err(|error| cannot_listen(url, address, &error))?;
-            }
-            for set in &mut sets {
-                let socket = Listener::bind(address, is_shared)
-                    .map_err(|error| cannot_listen(url, address, &error))?;
-                set.push(BoundListener {
-                    socket,
-                    is_tls: url.is_tls(),
-                    shown: address.to_string(),
-                });
-            }
-        }
-    }
-    Ok(sets)
-}
-
-/// Names the address, and what to do about this kind of error.
-fn cannot_listen(url: &Url, address: SocketAddr, error: &std::io::Error) -> String {
-    let remedy = match (error.kind(), error.raw_os_error()) {
-        (ErrorKind::AddrInUse, _) => {
-            "another server is listening there; stop it, or choose another port"
-        }
-        (ErrorKind::AddrNotAvailable, _) => {
-            "no interface of this host has that address; name one that `ip address` lists, or 0.0.0.0 for all"
-        }
-        (ErrorKind::PermissionDenied, _) => {
-            "only privileged processes listen on low ports; choose one above 1023, or grant CAP_NET_BIND_SERVICE"
-        }
-        (_, Some(libc::EAFNOSUPPORT)) => {
-            "this host has no addresses of that kind (IPv6 is off); name an IPv4 address"
-        }
-        _ => "check --listen-client-urls and the kernel log",
-    };
-    format!("{url}: cannot listen on {address}: {error}; {remedy}")
-}
-
-/// With SO_REUSEPORT two servers could share a port unnoticed, each with half of the clients.
-fn check_free(address: SocketAddr) -> std::io::Result<()> {
-    TcpListener::bind(address).map(drop)
-}
-
-/// As [`check_free`], but gives a server that has just ended time to let go: the kernel takes a ring
-/// apart in the background, and the polls on it hold the old listening sockets a moment longer than
-/// the process lives.
-fn await_free(address: SocketAddr) -> std::io::Result<()> {
-    let until = Instant::now() + PORT_PATIENCE;
-    let mut has_waited = false;
-    loop {
-        match check_free(address) {
-            Err(error) if error.kind() == ErrorKind::AddrInUse && Instant::now() < until => {
-                if !std::mem::replace(&mut has_waited, true) {
-                    tracing::info!(%address, "the address is in use; waiting for it");
-                }
-                std::thread::sleep(PORT_PAUSE);
-            }
-            ended => return ended,
-        }
-    }
-}
-
-fn resolve(host: &str, port: u16) -> std::io::Result<Vec<SocketAddr>> {
-    if host.is_empty() {
-        return Ok(vec![SocketAddr::from(([0, 0, 0, 0], port))]);
-    }
-    let mut addresses: Vec<SocketAddr> = (host, port).to_socket_addrs()?.collect();
-    addresses.sort_unstable();
-    addresses.dedup();
-    // `localhost` often names both families; etcd listens on the first alone, and so do we when the
-    // other is not there.
-    addresses.retain(|address| address.is_ipv4() || check_free(*address).is_ok());
-    Ok(addresses)
 }
 
 fn report_host(config: &Config, plan: &[CorePlan]) {

@@ -159,6 +159,30 @@ impl TlsSession {
     }
 }
 
+/// What is wrong with a certificate, in the words of Go's library where it has some.
+fn worded(error: &rustls::CertificateError) -> String {
+    use rustls::CertificateError as Wrong;
+    let text = match error {
+        Wrong::Expired | Wrong::ExpiredContext { .. } => {
+            "x509: certificate has expired or is not yet valid"
+        }
+        Wrong::NotValidYet | Wrong::NotValidYetContext { .. } => {
+            "x509: certificate has expired or is not yet valid"
+        }
+        Wrong::UnknownIssuer => "x509: certificate signed by unknown authority",
+        Wrong::BadSignature => "x509: its signature is not its issuer's",
+        Wrong::BadEncoding => "x509: malformed certificate",
+        Wrong::InvalidPurpose | Wrong::InvalidPurposeContext { .. } => {
+            "x509: certificate specifies an incompatible key usage; a client's needs clientAuth"
+        }
+        Wrong::Other(other) if other.to_string().contains("CaUsedAsEndEntity") => {
+            "it is the certificate of an authority (CA:TRUE), not one issued to a client"
+        }
+        other => return other.to_string(),
+    };
+    text.to_owned()
+}
+
 fn classify(error: rustls::Error) -> TlsError {
     let text = error.to_string();
     match error {
@@ -166,7 +190,9 @@ fn classify(error: rustls::Error) -> TlsError {
             InvalidMessage::InvalidContentType | InvalidMessage::UnknownProtocolVersion,
         ) => TlsError::NotTls,
         rustls::Error::NoCertificatesPresented => TlsError::NoClientCertificate,
-        rustls::Error::InvalidCertificate(_) => TlsError::BadClientCertificate(text),
+        rustls::Error::InvalidCertificate(error) => TlsError::BadClientCertificate(worded(&error)),
+        // Our own questions to a certificate.
+        rustls::Error::General(text) => TlsError::BadClientCertificate(text),
         rustls::Error::AlertReceived(AlertDescription::CloseNotify) => TlsError::Protocol(text),
         rustls::Error::AlertReceived(_) => TlsError::RefusedByPeer(text),
         rustls::Error::PeerIncompatible(_) | rustls::Error::NoApplicationProtocol => {

@@ -50,13 +50,13 @@ pub(super) fn common_name(certificate: &[u8]) -> Option<String> {
 }
 
 /// The content of the first element, if it has this tag, and what follows it.
-fn expect(bytes: &[u8], wanted: u8) -> Option<(&[u8], &[u8])> {
+pub(super) fn expect(bytes: &[u8], wanted: u8) -> Option<(&[u8], &[u8])> {
     let (tag, content, rest) = element(bytes)?;
     (tag == wanted).then_some((content, rest))
 }
 
 /// Tag, content and rest. Lengths of more than four bytes are no certificate's.
-fn element(bytes: &[u8]) -> Option<(u8, &[u8], &[u8])> {
+pub(super) fn element(bytes: &[u8]) -> Option<(u8, &[u8], &[u8])> {
     let (&tag, rest) = bytes.split_first()?;
     let (&first, mut rest) = rest.split_first()?;
     let mut length = usize::from(first);

@@ -63,6 +63,7 @@ impl Authority {
             trusted_ca_file: with_ca.then(|| self.write("ca.pem", &self.issuer.pem())),
             client_cert_auth: with_ca,
             min_version: TlsVersion::V1_2,
+            extras: TlsExtras::default(),
         }
     }
 

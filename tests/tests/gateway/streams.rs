@@ -1,0 +1,187 @@
+//! Streams as lines of JSON: watches and keepalives, line by line on both servers.
+
+use pilaster_tests::plain::{self, Stream};
+use pilaster_tests::{Kind, Options, Server};
+
+use super::{Pair, normal, start};
+
+/// What one server answers to a conversation: after each piece that is sent, so many lines.
+fn converse(server: &Server, path: &str, pieces: &[(&str, usize)]) -> Vec<String> {
+    let mut stream = Stream::open(server, path, pieces[0].0);
+    let mut lines = Vec::new();
+    for (at, (piece, count)) in pieces.iter().enumerate() {
+        if at > 0 {
+            stream.send(piece);
+        }
+        for _ in 0..*count {
+            lines.push(normal(&stream.line().expect("a line")));
+        }
+    }
+    assert_eq!(stream.status, 200);
+    lines
+}
+
+#[test]
+fn watches_in_lockstep() {
+    let pair = Pair::start();
+    for (path, body) in [
+        ("/v3/kv/put", r#"{"key":"Zm9v","value":"PD4m"}"#),
+        ("/v3/kv/deleterange", r#"{"key":"Zm9v"}"#),
+        ("/v3/kv/put", r#"{"key":"Zm9v"}"#),
+    ] {
+        pair.check(path, body);
+    }
+    for pieces in [
+        &[(
+            r#"{"create_request":{"key":"Zm9v","start_revision":"1"}}"#,
+            2,
+        )][..],
+        &[(
+            r#"{"create_request":{"key":"Zm9v","start_revision":2,"prev_kv":true,"filters":["NODELETE"]}}"#,
+            2,
+        )],
+        &[(
+            r#"{"create_request":{"key":"AA==","range_end":"AA==","startRevision":"3","watch_id":"7"}}"#,
+            2,
+        )],
+        &[
+            (
+                r#"{"create_request":{"key":"Zm9v","progress_notify":true}}"#,
+                1,
+            ),
+            (r#" {"progress_request":{}} "#, 1),
+            (
+                r#"{"create_request":{"key":"Zm9v"}}{"create_request":{"key":"YQ=="}}"#,
+                2,
+            ),
+            (
+                r#"{"cancel_request":{"watch_id":"1"}}{"cancel_request":{"watch_id":"2"}}"#,
+                2,
+            ),
+            (r#"{"cancel_request":{"wat"#, 0),
+            (r#"ch_id":0}}"#, 1),
+        ],
+        &[(
+            r#"{"create_request":{"key":"Zm9v","start_revision":"1000"}}"#,
+            1,
+        )],
+        &[(r#"{"create_request":{"key":"eg==","range_end":"YQ=="}}"#, 1)],
+    ] {
+        let talk = |server| converse(server, "/v3/watch", pieces);
+        assert_eq!(talk(&pair.subject), talk(&pair.etcd), "{pieces:?}");
+    }
+}
+
+#[test]
+fn events_come_as_they_happen() {
+    let pair = Pair::start();
+    let open = |server| {
+        Stream::open(
+            server,
+            "/v3/watch",
+            r#"{"create_request":{"key":"YQ==","range_end":"Yg=="}}"#,
+        )
+    };
+    let mut streams = [open(&pair.etcd), open(&pair.subject)];
+    let next = |streams: &mut [Stream; 2]| {
+        let [right, ours] = streams;
+        let line = normal(&ours.line().expect("a line"));
+        assert_eq!(line, normal(&right.line().expect("a line")));
+        line
+    };
+    assert!(next(&mut streams).contains(r#""created":true"#));
+    for (path, body) in [
+        ("/v3/kv/put", r#"{"key":"YQ==","value":"MQ=="}"#),
+        ("/v3/kv/put", r#"{"key":"eg==","value":"MQ=="}"#),
+        (
+            "/v3/kv/txn",
+            r#"{"success":[{"request_put":{"key":"YWE="}},{"request_delete_range":{"key":"YQ=="}}]}"#,
+        ),
+    ] {
+        pair.check(path, body);
+        if !body.contains("eg==") {
+            assert!(next(&mut streams).contains(r#""events":["#));
+        }
+    }
+    // The body's end is not the stream's.
+    for stream in &mut streams {
+        stream.end_body();
+    }
+    pair.check("/v3/kv/deleterange", r#"{"key":"YWE="}"#);
+    assert!(next(&mut streams).contains(r#""type":"DELETE""#));
+}
+
+#[test]
+fn keepalives_in_lockstep() {
+    let pair = Pair::start();
+    pair.check("/v3/lease/grant", r#"{"ID":"5","TTL":"300"}"#);
+    for body in [
+        r#"{"ID":"5"}"#,
+        r#"{"ID":"5"}{"ID":"6"} {"ID":5}"#,
+        r#"{}"#,
+        "",
+        r#"{"ID":"5"}{"ID":"x"}{"ID":"5"}"#,
+        r#"{"ID":"5"}garbage"#,
+        "garbage",
+    ] {
+        pair.check("/v3/lease/keepalive", body);
+    }
+}
+
+#[test]
+fn a_compacted_watch_is_cancelled_in_words() {
+    let pair = Pair::start();
+    for body in ["MQ==", "Mg==", "Mw=="] {
+        pair.check(
+            "/v3/kv/put",
+            &format!(r#"{{"key":"YQ==","value":"{body}"}}"#),
+        );
+    }
+    pair.check("/v3/kv/compaction", r#"{"revision":"3","physical":true}"#);
+    let pieces = [(
+        r#"{"create_request":{"key":"YQ==","start_revision":"1"}}"#,
+        2,
+    )];
+    let talk = |server| converse(server, "/v3/watch", &pieces);
+    assert_eq!(talk(&pair.subject), talk(&pair.etcd));
+}
+
+#[test]
+fn a_client_that_leaves_takes_its_watchers_along() {
+    let server = Server::start(Options::new(Kind::subject()));
+    let watchers = |wanted: &str| {
+        let page = plain::get(&server, "/metrics").body;
+        page.lines()
+            .any(|line| line == format!("etcd_debugging_mvcc_watcher_total {wanted}"))
+    };
+    let streams: Vec<Stream> = (0..20)
+        .map(|_| {
+            let mut stream =
+                Stream::open(&server, "/v3/watch", r#"{"create_request":{"key":"YQ=="}}"#);
+            stream.line().expect("created");
+            stream
+        })
+        .collect();
+    assert!((0..10_000).any(|_| watchers("20")), "twenty watch");
+    drop(streams);
+    assert!((0..10_000).any(|_| watchers("0")), "nobody watches");
+    let put = plain::post(&server, "/v3/kv/put", r#"{"key":"YQ==","value":"MQ=="}"#);
+    assert_eq!(put.status, 200);
+}
+
+#[test]
+fn a_stop_ends_streams_in_words() {
+    if !Kind::subject().is_pilaster() {
+        println!("left out: what a stopped etcd says is a matter of chance");
+        return;
+    }
+    let mut server = start();
+    let mut stream = Stream::open(&server, "/v3/watch", r#"{"create_request":{"key":"YQ=="}}"#);
+    stream.line().expect("created");
+    server.send_term();
+    let last = stream.line().expect("a last word");
+    assert!(last.starts_with(r#"{"error":{"code":14,"#), "{last}");
+    assert_eq!(stream.line(), None);
+    let (status, log) = server.await_exit();
+    assert!(status.success(), "{log:?}");
+}
