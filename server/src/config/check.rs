@@ -20,13 +20,14 @@ use super::tls;
 use super::urls::{self, Url};
 use super::values;
 use super::{Notice, Refusal};
-use crate::logging::{LogConfig, LogFormat, LogLevel, LogOutput};
+use crate::logging::{LogConfig, LogFormat, LogLevel, LogOutput, Rotation};
 
 const ELECTION_TIMEOUT_MS_MAX: i64 = 50_000;
 const WATCH_PROGRESS_DEFAULT: Duration = Duration::from_secs(600);
 const WATCH_PROGRESS_MIN: Duration = Duration::from_millis(100);
 const REQUEST_BYTES_RECOMMENDED_MAX: i64 = 10 * 1024 * 1024;
 const QUOTA_BYTES_DEFAULT: u64 = 2 << 30;
+const QUOTA_BYTES_RECOMMENDED_MIN: u64 = 16 << 20;
 const QUOTA_BYTES_RECOMMENDED_MAX: u64 = 8 << 30;
 const DEFAULT_NAME: &str = "default";
 
@@ -35,13 +36,26 @@ pub(super) fn check(raw: &RawConfig, notices: &mut Vec<Notice>) -> Result<Config
     note_ineffective(raw, notices);
     note_ineffective_times(raw, notices)?;
     let features = features(raw, notices)?;
-    let log = log_config(raw)?;
+    let log = log_config(raw, notices)?;
     // Nothing listens there yet; what cannot be right is refused all the same.
-    listen_urls(raw, "listen-peer-urls")?;
+    let listen_peer_urls = listen_urls(raw, "listen-peer-urls")?;
     let listen_client_urls = listen_urls(raw, "listen-client-urls")?;
     let listen_client_http_urls = listen_urls(raw, "listen-client-http-urls")?;
     let listen_metrics_urls = listen_urls(raw, "listen-metrics-urls")?;
     http::check_addresses(&listen_client_urls, &listen_client_http_urls)?;
+    for (name, urls) in [
+        ("--listen-client-urls", &listen_client_urls),
+        ("--listen-client-http-urls", &listen_client_http_urls),
+        ("--listen-metrics-urls", &listen_metrics_urls),
+    ] {
+        http::check_peers_apart(&listen_peer_urls, name, urls)?;
+    }
+    if raw.duration_ns("compact-hash-check-time") <= 0 {
+        let given = raw.text("compact-hash-check-time");
+        return Err(Refusal::new(format!(
+            "--compact-hash-check-time must be >0 (set to {given})"
+        )));
+    }
     let initial_advertise_peer_urls = raw.urls("initial-advertise-peer-urls");
     check_hosts(&initial_advertise_peer_urls).map_err(|why| {
         Refusal::new(format!(
@@ -252,7 +266,7 @@ fn features(raw: &RawConfig, notices: &mut Vec<Notice>) -> Result<Features, Refu
     Ok(features)
 }
 
-fn log_config(raw: &RawConfig) -> Result<LogConfig, Refusal> {
+fn log_config(raw: &RawConfig, notices: &mut Vec<Notice>) -> Result<LogConfig, Refusal> {
     match raw.text("logger") {
         "zap" => {}
         "capnslog" => return Err(Refusal::new("--logger=capnslog is removed in v3.5")),
@@ -273,18 +287,17 @@ fn log_config(raw: &RawConfig) -> Result<LogConfig, Refusal> {
             r#"multi logoutput for "default" is not supported yet"#,
         ));
     }
+    let rotation = rotation(raw, &names, notices)?;
     let mut outputs = Vec::new();
     for name in names {
         let output = match name.as_str() {
             "default" | "stderr" => LogOutput::Stderr,
             "stdout" => LogOutput::Stdout,
-            "systemd/journal" => {
-                return Err(Refusal::new(
-                    "--log-outputs=systemd/journal is known from etcd but not in this version; \
-                     use stderr, which systemd writes to the journal",
-                ));
-            }
-            path => LogOutput::File(path.into()),
+            "systemd/journal" => LogOutput::Journal,
+            path => match rotation {
+                Some(rotation) => LogOutput::Rotated(path.into(), rotation),
+                None => LogOutput::File(path.into()),
+            },
         };
         if !outputs.contains(&output) {
             outputs.push(output);
@@ -307,6 +320,43 @@ fn log_config(raw: &RawConfig) -> Result<LogConfig, Refusal> {
         format,
         outputs,
     })
+}
+
+/// `--enable-log-rotation` wants exactly one file.
+fn rotation(
+    raw: &RawConfig,
+    outputs: &[String],
+    notices: &mut Vec<Notice>,
+) -> Result<Option<Rotation>, Refusal> {
+    if !raw.bool("enable-log-rotation") {
+        return Ok(None);
+    }
+    let is_file = |name: &&String| !matches!(name.as_str(), "default" | "stderr" | "stdout");
+    let files = outputs.iter().filter(is_file).count();
+    if files > 1 || (files == 0 && outputs.len() == 1) {
+        return Err(Refusal::new(
+            "--log-outputs requires a single file path when --log-rotate-config-json is defined",
+        ));
+    }
+    let text = raw.text("log-rotation-config-json");
+    let rotation: Rotation = serde_json::from_str(text).map_err(|error| {
+        let what = match error.is_data() {
+            true => "invalid log rotation config",
+            false => "improperly formatted log rotation config",
+        };
+        Refusal::new(format!("{what}: {error}"))
+    })?;
+    for (name, given) in [
+        ("localtime", rotation.localtime),
+        ("compress", rotation.compress),
+    ] {
+        if given {
+            notices.push(Notice::warning(format!(
+                "--log-rotation-config-json: {name} has no effect: files are named in UTC and kept as they are"
+            )));
+        }
+    }
+    Ok(Some(rotation))
 }
 
 /// Listeners need an address, not a name; `localhost` is the one name allowed.
@@ -420,6 +470,12 @@ fn quota(raw: &RawConfig, notices: &mut Vec<Notice>) -> Quota {
     match u64::try_from(given) {
         Ok(0) => Quota::Bytes(QUOTA_BYTES_DEFAULT),
         Ok(bytes) => {
+            if bytes < QUOTA_BYTES_RECOMMENDED_MIN {
+                notices.push(Notice::warning(format!(
+                    "--quota-backend-bytes={bytes} is so little that writes will soon be refused: an empty store has some \
+                     ten kilobytes already, and each commit needs room for new pages"
+                )));
+            }
             if bytes > QUOTA_BYTES_RECOMMENDED_MAX {
                 notices.push(Notice::warning(format!(
                     "--quota-backend-bytes={bytes} is more than the {QUOTA_BYTES_RECOMMENDED_MAX} bytes etcd recommends"
@@ -427,7 +483,12 @@ fn quota(raw: &RawConfig, notices: &mut Vec<Notice>) -> Quota {
             }
             Quota::Bytes(bytes)
         }
-        Err(_) => Quota::Off(given),
+        Err(_) => {
+            notices.push(Notice::info(format!(
+                "disabled backend quota: --quota-backend-bytes={given} lets the store grow for as long as the disk has room"
+            )));
+            Quota::Off(given)
+        }
     }
 }
 

@@ -44,9 +44,7 @@ pub struct DataDir {
 
 #[derive(Debug, thiserror::Error)]
 pub enum DataDirError {
-    #[error(
-        "{path}: cannot be created ({source}); create it, owned by the server's user, mode 0700"
-    )]
+    #[error("{path}: cannot be created ({source}); {}", creation_remedy(source))]
     Create { path: PathBuf, source: io::Error },
     #[error("{path}: cannot be read ({source}); give it to the server's user, mode 0700")]
     Read { path: PathBuf, source: io::Error },
@@ -56,7 +54,7 @@ pub enum DataDirError {
         "{path}: is a symbolic link to {target}, which is not there; mount or make the target, or remove the link"
     )]
     DanglingLink { path: PathBuf, target: PathBuf },
-    #[error("{path}: cannot be written ({source}); remount it for writing or fix its permissions")]
+    #[error("{path}: cannot be written ({source}); {}", writing_remedy(source))]
     NotWritable { path: PathBuf, source: io::Error },
     #[error("{path}: does not belong in a member's directory; move it elsewhere and start again")]
     Foreign { path: PathBuf },
@@ -79,6 +77,31 @@ pub enum DataDirError {
         "--wal-dir {wal}: holds the data directory's own files ({inside}); give the log a directory of its own"
     )]
     WalHoldsData { wal: PathBuf, inside: PathBuf },
+}
+
+fn writing_remedy(source: &io::Error) -> &'static str {
+    match source.kind() {
+        io::ErrorKind::ReadOnlyFilesystem => {
+            "the file system is mounted read-only; remount it for writing, or choose another place"
+        }
+        _ => "give it to the server's user, mode 0700",
+    }
+}
+
+/// What helps where a directory cannot be made.
+fn creation_remedy(source: &io::Error) -> &'static str {
+    match source.kind() {
+        io::ErrorKind::NotADirectory => {
+            "something above it is a file; choose a place whose parents are directories"
+        }
+        io::ErrorKind::ReadOnlyFilesystem => {
+            "the file system is mounted read-only; remount it for writing, or choose another place"
+        }
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            "the file system is full; make room there, or choose another place"
+        }
+        _ => "create it, owned by the server's user, mode 0700",
+    }
 }
 
 impl DataDir {

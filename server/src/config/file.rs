@@ -68,11 +68,30 @@ const SOCKET_KEYS: &[(&str, &str)] = &[
     ("reuse-address", "socket-reuse-address"),
 ];
 
+/// Flags whose values are lists in the file; those of all others are one text.
+const LISTS: &[&str] = &[
+    "log-outputs",
+    "cipher-suites",
+    "client-cert-allowed-hostname",
+    "client-cert-allowed-cn",
+    "peer-cert-allowed-cn",
+    "peer-cert-allowed-hostname",
+];
+
+/// What is shown of a key; the longest known one is shorter.
+const KEY_CHARACTERS_MAX: usize = 60;
+
 pub(super) fn read(path: &str, notices: &mut Vec<Notice>) -> Result<RawConfig, Refusal> {
     let text = std::fs::read_to_string(path)
         .map_err(|error| Refusal::new(format!("--config-file {path}: cannot be read: {error}")))?;
     let (raw, ignored) =
         parse(&text).map_err(|why| Refusal::new(format!("--config-file {path}: {why}")))?;
+    if raw.given().next().is_none() && !ignored.is_empty() {
+        return Err(Refusal::new(format!(
+            "--config-file {path}: none of its keys is known ({}); is this a configuration file?",
+            ignored[0]
+        )));
+    }
     notices.extend(
         ignored
             .into_iter()
@@ -131,10 +150,16 @@ fn parse(text: &str) -> Result<(RawConfig, Vec<String>), String> {
 
 /// etcd's decoder does not tell capitals from small letters.
 fn text_of_key(key: &Value) -> String {
-    match key.as_str() {
+    let mut text = match key.as_str() {
         Some(text) => text.to_ascii_lowercase(),
         None => format!("{key:?}"),
+    };
+    // Another kind of file may have anything here, and the log is no place for it.
+    if let Some((end, _)) = text.char_indices().nth(KEY_CHARACTERS_MAX) {
+        text.truncate(end);
+        text.push_str("...");
     }
+    text
 }
 
 /// Whether a flag is a key of the file's top level; some live in maps only, some nowhere.
@@ -247,13 +272,13 @@ fn text_of(flag: &Flag, value: &Value) -> Result<Option<String>, String> {
             return Ok(Some(number.to_string()));
         }
         (Kind::Integer | Kind::Unsigned | Kind::Unsigned32, _) => "a whole number",
-        (_, Value::String(text)) if flag.name != "log-outputs" => {
+        (_, Value::String(text)) if !LISTS.contains(&flag.name) => {
             return Ok((!text.is_empty()).then(|| text.clone()));
         }
-        (_, Value::Sequence(items)) if flag.name == "log-outputs" => {
+        (_, Value::Sequence(items)) if LISTS.contains(&flag.name) => {
             return list_text(items).map(Some);
         }
-        _ if flag.name == "log-outputs" => "a list of texts",
+        _ if LISTS.contains(&flag.name) => "a list of texts",
         (_, Value::Sequence(_)) => "one text, its parts separated by commas",
         _ => "text, in quotation marks if it looks like a number",
     };

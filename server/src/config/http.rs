@@ -15,7 +15,7 @@ pub(super) fn settings(raw: &RawConfig) -> HttpSettings {
             origins: Allowed::new(raw.list("cors")),
         },
         has_gateway: raw.bool("enable-grpc-gateway"),
-        has_profiles: raw.bool("enable-pprof"),
+        has_profiles: raw.bool("enable-pprof") || raw.text("log-level") == "debug",
     }
 }
 
@@ -25,6 +25,20 @@ pub(super) fn check_addresses(grpc: &[Url], http: &[Url]) -> Result<(), Refusal>
         None => Ok(()),
         Some(url) => Err(Refusal::new(format!(
             "cannot bind both --listen-client-urls and --listen-client-http-urls on the same url {url}"
+        ))),
+    }
+}
+
+/// Members and clients cannot come to the same address.
+pub(super) fn check_peers_apart(peers: &[Url], name: &str, urls: &[Url]) -> Result<(), Refusal> {
+    let is_same = |a: &Url, b: &Url| (&a.host, a.port) == (&b.host, b.port);
+    match urls
+        .iter()
+        .find(|url| peers.iter().any(|peer| is_same(peer, url)))
+    {
+        None => Ok(()),
+        Some(url) => Err(Refusal::new(format!(
+            "{name} and --listen-peer-urls both name {url}; give each an address of its own"
         ))),
     }
 }

@@ -140,4 +140,6 @@ impl Refusal {
 }
 
 #[cfg(test)]
+mod sheet_test;
+#[cfg(test)]
 mod tests;

@@ -81,6 +81,18 @@ impl Drop for WholeBody {
     }
 }
 
+/// See [`ReplyBody::keep`].
+struct Kept<G> {
+    pieces: Box<dyn Pieces>,
+    _guard: G,
+}
+
+impl<G> Pieces for Kept<G> {
+    fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
+        self.pieces.poll_piece(cx)
+    }
+}
+
 impl ReplyBody {
     pub fn whole(bytes: Bytes) -> ReplyBody {
         ReplyBody::Whole(WholeBody { bytes, held: None })
@@ -93,6 +105,17 @@ impl ReplyBody {
         {
             held.set(held.get() + body.bytes.len());
             body.held = Some(held.clone());
+        }
+    }
+
+    /// Keeps `guard` until a body that has no end yet is over; of one that is there it is let go at once.
+    pub fn keep<G: 'static>(self, guard: G) -> ReplyBody {
+        match self {
+            ReplyBody::Pieces(pieces) => ReplyBody::Pieces(Box::new(Kept {
+                pieces,
+                _guard: guard,
+            })),
+            whole => whole,
         }
     }
 

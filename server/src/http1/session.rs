@@ -61,8 +61,7 @@ impl<H: Handler> Service<Request<Incoming>> for Answers<H> {
             let (head, body) = request.into_parts();
             let request = Request::from_parts(head, ());
             let reply = handler.handle(request, RequestBody::Incoming(body)).await;
-            drop(in_flight);
-            Ok(reply)
+            Ok(reply.map(|body| body.keep(in_flight)))
         })
     }
 }

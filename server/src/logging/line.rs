@@ -100,11 +100,19 @@ fn short(path: &str) -> &str {
 }
 
 /// `2026-01-02T15:04:05.000000Z`.
-fn push_time(out: &mut String, time: SystemTime) {
+/// Year, month, day, hour, minute, second and millisecond.
+pub(super) fn utc_parts(time: SystemTime) -> [u64; 7] {
     let since = time.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
     let (days, second) = (since.as_secs() / 86_400, since.as_secs() % 86_400);
     let (year, month, day) = civil_date(days);
     let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
+    let millis = u64::from(since.subsec_millis());
+    [year, month, day, hour, minute, second, millis]
+}
+
+fn push_time(out: &mut String, time: SystemTime) {
+    let [year, month, day, hour, minute, second, _] = utc_parts(time);
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
     let micros = since.subsec_micros();
     let _ = write!(
         out,

@@ -1,19 +1,23 @@
 //! Log lines in etcd's form, written by a thread of their own.
 //!
 //! In reading order: `line` formats one line; `layer` receives events from `tracing` and formats them on
-//! the core where they happen; `writer` is the bounded queue and the thread that writes to the outputs.
+//! the core where they happen; `writer` is the bounded queue and the thread that writes to the outputs; `rotate` is a file
+//! that is put aside when it is full, `journal` that of systemd.
 //!
 //! Always true here: logging never waits. A slow terminal or disk fills the queue, then lines are dropped,
 //! counted, and the count is logged. Set up once by the main thread with `init`; everyone else just uses
-//! `tracing`. Does not rotate files and does not speak to the journal.
+//! `tracing`.
 
+mod journal;
 mod layer;
 mod line;
+mod rotate;
 mod writer;
 
 use std::path::PathBuf;
 
 pub use layer::{fatal, init};
+pub use rotate::Rotation;
 pub use writer::lines_dropped;
 
 /// What is logged, how, and where.
@@ -50,6 +54,10 @@ pub enum LogOutput {
     Stdout,
     /// Appended to, created if absent.
     File(PathBuf),
+    /// The same, and put aside when it is full.
+    Rotated(PathBuf, Rotation),
+    /// `systemd/journal`.
+    Journal,
 }
 
 impl LogLevel {

@@ -7,15 +7,17 @@
 //! One thread per process, started by `init`. It may block as long as it likes; nobody waits for it,
 //! except `LogGuard` at the end of the process, and that with a limit.
 
-use std::fs::{File, OpenOptions};
+use std::fs::OpenOptions;
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::time::{Duration, SystemTime};
 
+use super::journal::Journal;
 use super::line::{Fields, Head, Value, push_line};
+use super::rotate::RotatingFile;
 use super::{LogConfig, LogFormat, LogLevel, LogOutput};
 
 /// Lines that may wait for a slow output; more are dropped and counted.
@@ -36,6 +38,8 @@ pub enum LogError {
         "--log-outputs {path}: cannot be opened for appending ({source}); check path and permissions"
     )]
     Open { path: PathBuf, source: io::Error },
+    #[error("can't find journal ({0}); use stderr, which systemd writes to the journal")]
+    Journal(io::Error),
     #[error("the log writer thread cannot be started ({0}); raise the limit on threads")]
     Thread(io::Error),
     #[error("logging was set up twice")]
@@ -173,19 +177,32 @@ impl Sink {
                 target: Box::new(io::stdout()),
             },
             LogOutput::File(path) => {
-                let file: File = OpenOptions::new()
-                    .append(true)
-                    .create(true)
-                    .open(path)
-                    .map_err(|source| LogError::Open {
-                        path: path.clone(),
-                        source,
-                    })?;
-                Sink {
-                    name: path.display().to_string(),
-                    target: Box::new(file),
-                }
+                let file = OpenOptions::new().append(true).create(true).open(path);
+                Sink::file(path, file)?
             }
+            LogOutput::Rotated(path, rotation) => {
+                Sink::file(path, RotatingFile::open(path, *rotation))?
+            }
+            LogOutput::Journal => Sink {
+                name: "systemd/journal".to_owned(),
+                target: Box::new(Journal::open().map_err(LogError::Journal)?),
+            },
+        })
+    }
+}
+
+impl Sink {
+    fn file(
+        path: &Path,
+        opened: io::Result<impl Write + Send + 'static>,
+    ) -> Result<Sink, LogError> {
+        let target = opened.map_err(|source| LogError::Open {
+            path: path.to_owned(),
+            source,
+        })?;
+        Ok(Sink {
+            name: path.display().to_string(),
+            target: Box::new(target),
         })
     }
 }

@@ -375,9 +375,18 @@ impl Connection {
         self.end_reason.get()
     }
 
-    /// What the log says of a connection that is over, if it never got through its TLS handshake.
+    /// What the log says of a connection that is over, if it never got through its TLS handshake or began one where there is
+    /// none.
     /// `reason` is why it ended.
     pub fn rejection(&self, reason: &'static str) -> Option<Rejection> {
+        if reason == "tls_on_plain_port" {
+            return Some(Rejection {
+                server_name: String::new(),
+                is_eof: false,
+                error: "the client speaks TLS, this address does not: use http:// in its URL, or serve https here"
+                    .to_owned(),
+            });
+        }
         let stack = self.stack.borrow();
         let tls = stack.tls.as_ref().filter(|tls| tls.is_handshaking())?;
         let error = match (self.tls_error.borrow_mut().take(), reason) {
