@@ -88,8 +88,16 @@ pub struct Stream {
 }
 
 impl Stream {
-    /// Sends the head of a POST, and `body` as the first chunk of its body.
+    /// Sends a POST whole; its answer may go on for as long as it likes.
     pub fn open(server: &Server, path: &str, body: &str) -> Stream {
+        let mut stream = Stream::begin(server, path, body);
+        stream.end_body();
+        stream
+    }
+
+    /// Sends the head of a POST, and `body` as the first chunk of its body. A real etcd answers no such request before its
+    /// body has ended.
+    pub fn begin(server: &Server, path: &str, body: &str) -> Stream {
         let stream = connect(server);
         let mut stream = Stream {
             reader: BufReader::new(stream),

@@ -13,6 +13,8 @@ pub(super) enum Kind {
     Unsigned32,
     Duration,
     Urls,
+    /// As [`Kind::Urls`], or `*`.
+    Origins,
     /// As [`Kind::Urls`], or empty.
     OptionalUrls,
     Text,
@@ -303,7 +305,7 @@ pub(super) static FLAGS: &[Flag] = &[
     here("self-signed-cert-validity", Kind::Unsigned, "1", Section::Security, "Years for which a certificate of --auto-tls is valid."),
     here("cipher-suites", Kind::Text, "", Section::Security, "Cipher suites of TLS 1.2 by Go's names; all safe ones when empty."),
     here("tls-max-version", Kind::Text, "", Section::Security, "Newest TLS version accepted; the newest known when empty."),
-    here("cors", Kind::Text, "*", Section::Security, "Origins whose web pages may read answers over HTTP; `*` is all."),
+    here("cors", Kind::Origins, "*", Section::Security, "Origins whose web pages may read answers over HTTP; `*` is all."),
     here("host-whitelist", Kind::Text, "*", Section::Security, "Names by which plain HTTP without TLS may call this member; `*` is all."),
     later("auth-token", Kind::Text, "simple", "users and roles come later"),
     later("bcrypt-cost", Kind::Unsigned, "10", "users and roles come later"),

@@ -120,7 +120,8 @@ fn check_spelling(kind: Kind, text: &str) -> Result<(), String> {
         Kind::Unsigned32 => in_range(0, u32::MAX.into()),
         Kind::Duration => values::parse_duration_ns(text).map(drop),
         Kind::OptionalUrls if text.is_empty() => Ok(()),
-        Kind::Urls | Kind::OptionalUrls => Url::parse_list(text).map(drop),
+        Kind::Origins if text == "*" => Ok(()),
+        Kind::Urls | Kind::OptionalUrls | Kind::Origins => Url::parse_list(text).map(drop),
         Kind::Choice(choices) if !choices.contains(&text) => {
             Err(format!("{text:?} is not one of {}", choices.join(", ")))
         }

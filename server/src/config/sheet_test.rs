@@ -48,7 +48,7 @@ const SHEET: &[(&str, &str, Fate)] = &[
     ("peer-trusted-ca-file", "x", Idle), ("peer-auto-tls", "true", Idle), ("peer-crl-file", "x", Idle), ("peer-cert-allowed-cn", "x", Idle),
     ("peer-cert-allowed-hostname", "x", Idle), ("peer-skip-client-san-verification", "true", Idle), ("self-signed-cert-validity", "5", Taken),
     ("cipher-suites", "TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256", Taken), ("tls-min-version", "TLS1.3", Taken), ("tls-max-version", "TLS1.2", Taken),
-    ("cors", "http://a", Taken), ("host-whitelist", "a", Taken),
+    ("cors", "http://a:1", Taken), ("host-whitelist", "a", Taken),
     ("logger", "zap", Taken), ("log-outputs", "stdout", Taken), ("log-level", "warn", Taken), ("log-format", "console", Taken),
     ("enable-log-rotation", "true", Taken), ("log-rotation-config-json", r#"{"maxsize": 1}"#, Taken), ("metrics", "extensive", Taken),
     ("listen-metrics-urls", "http://127.0.0.1:93", Taken), ("enable-pprof", "true", Taken), ("enable-distributed-tracing", "true", Idle),

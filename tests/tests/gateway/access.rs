@@ -75,8 +75,12 @@ fn a_host_is_not_asked_for_over_tls() {
 
 #[test]
 fn origins_are_told_by_name() {
-    let servers = pair(&["--cors=http://a.example,http://b.example"]);
-    for origin in [None, Some("http://a.example"), Some("http://c.example")] {
+    let servers = pair(&["--cors=http://a.example:80,http://b.example:80"]);
+    for origin in [
+        None,
+        Some("http://a.example:80"),
+        Some("http://c.example:80"),
+    ] {
         let headers: Vec<_> = origin
             .map(|origin| ("Origin", origin))
             .into_iter()

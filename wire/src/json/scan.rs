@@ -179,8 +179,9 @@ impl Values {
             }
             State::FirstElement if byte == b']' => self.close(),
             State::Value | State::FirstElement => match byte {
-                b'{' => self.open(true)?,
-                b'[' => self.open(false)?,
+                b'{' | b'[' if self.open.len() == DEPTH_MAX => return refuse("exceeded max depth"),
+                b'{' => self.open(true),
+                b'[' => self.open(false),
                 b'"' => {
                     self.is_name = false;
                     State::InString
@@ -272,16 +273,13 @@ impl Values {
         Ok(false)
     }
 
-    fn open(&mut self, is_object: bool) -> Result<State, JsonError> {
-        if self.open.len() == DEPTH_MAX {
-            return Err(JsonError("exceeded max depth".to_owned()));
-        }
+    fn open(&mut self, is_object: bool) -> State {
         self.open.push(is_object);
-        Ok(if is_object {
+        if is_object {
             State::FirstName
         } else {
             State::FirstElement
-        })
+        }
     }
 
     fn close(&mut self) -> State {

@@ -126,7 +126,7 @@ fn refusals_in_etcds_words() {
         refused(body, text);
     }
     let deep = "[".repeat(10_001);
-    refused(&deep, "exceeded max depth");
+    refused(&deep, "invalid character '[' exceeded max depth");
     let txn = r#"{"compare":[{"version":1,"value":""}]}"#;
     assert_eq!(
         read("/etcdserverpb.KV/Txn", txn),
