@@ -365,3 +365,182 @@ fn any_bytes_are_safe_to_read_a_name_from() {
     }
     assert_eq!(subject::common_name(&[0x30, 0x85, 1, 1, 1, 1, 1]), None);
 }
+
+#[test]
+fn clients_are_asked_for_names_and_revocation() {
+    let authority = Authority::new();
+    let mut files = authority.files(true);
+    let identity = authority.issue(Some("käthe"));
+    let result = |files: &TlsFiles, identity: &(String, String)| {
+        let identity = Some(identity.clone());
+        let (mut client, mut server) = (authority.client(&[], identity), session(files));
+        carry(&mut client, &mut server, 4096).map(drop)
+    };
+    let refused = |files: &TlsFiles, identity: &(String, String), text: &str| {
+        let error = result(files, identity).unwrap_err();
+        assert_eq!(error.reason(), "bad_client_certificate");
+        assert!(error.to_string().ends_with(text), "{error}");
+    };
+    let failed = "client certificate authentication failed";
+    for (allowed, is_in) in [
+        (
+            AllowedClients::CommonNames(vec!["x".to_owned(), "käthe".to_owned()]),
+            true,
+        ),
+        (AllowedClients::CommonNames(vec!["kathe".to_owned()]), false),
+        (
+            AllowedClients::Hostnames(vec!["x".to_owned(), "localhost".to_owned()]),
+            true,
+        ),
+        (
+            AllowedClients::Hostnames(vec!["example.com".to_owned()]),
+            false,
+        ),
+        // A common name is no host name.
+        (AllowedClients::Hostnames(vec!["käthe".to_owned()]), false),
+    ] {
+        files.extras.allowed = allowed;
+        match is_in {
+            true => result(&files, &identity).unwrap(),
+            false => refused(&files, &identity, failed),
+        }
+    }
+    files.extras.allowed = AllowedClients::Anybody;
+
+    let der = CertificateDer::from_pem_slice(identity.0.as_bytes()).unwrap();
+    let serial = fields::serial(&der).unwrap().to_vec();
+    let list = rcgen::CertificateRevocationListParams {
+        this_update: rcgen::date_time_ymd(2024, 1, 1),
+        next_update: rcgen::date_time_ymd(2024, 1, 2),
+        crl_number: rcgen::SerialNumber::from(1),
+        issuing_distribution_point: None,
+        revoked_certs: vec![rcgen::RevokedCertParams {
+            serial_number: rcgen::SerialNumber::from(serial.clone()),
+            revocation_time: rcgen::date_time_ymd(2024, 1, 1),
+            reason_code: None,
+            invalidity_date: None,
+        }],
+        key_identifier_method: rcgen::KeyIdMethod::Sha256,
+    };
+    let list = list.signed_by(&authority.issuer).unwrap();
+    let shown: String = serial.iter().map(|byte| format!("{byte:02x}")).collect();
+    let revoked = format!("transport: certificate serial {shown} revoked");
+    for bytes in [list.der().to_vec(), list.pem().unwrap().into_bytes()] {
+        let path = authority.dir.path().join("list");
+        fs::write(&path, bytes).unwrap();
+        files.extras.crl_file = Some(path);
+        refused(&files, &identity, &revoked);
+        result(&files, &authority.issue(Some("another"))).unwrap();
+    }
+    files.extras.crl_file = Some(authority.write("junk.crl", "no list"));
+    let text = files.load().unwrap_err().to_string();
+    assert!(text.contains("junk.crl: is no revocation list"), "{text}");
+}
+
+#[test]
+fn a_client_that_shows_its_authority_is_told_so() {
+    let authority = Authority::new();
+    let files = authority.files(true);
+    let key = KeyPair::generate().unwrap();
+    let mut params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let certificate = params.signed_by(&key, &authority.issuer).unwrap();
+    let identity = (certificate.pem(), key.serialize_pem());
+    let (mut client, mut server) = (authority.client(&[], Some(identity)), session(&files));
+    let error = carry(&mut client, &mut server, 4096)
+        .unwrap_err()
+        .to_string();
+    assert!(error.contains("certificate of an authority"), "{error}");
+}
+
+#[test]
+fn suites_and_the_newest_version_are_chosen() {
+    let authority = Authority::new();
+    let mut files = authority.files(false);
+    let tls12 = || authority.client_of(&[&rustls::version::TLS12], &[], None);
+    let suite = |files: &TlsFiles, mut client: ClientConnection| {
+        carry(&mut client, &mut session(files), 4096)
+            .map(|_| format!("{:?}", client.negotiated_cipher_suite().unwrap().suite()))
+    };
+    files.extras.cipher_suites = vec![
+        "TLS_RSA_WITH_AES_128_CBC_SHA".to_owned(),
+        "TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305".to_owned(),
+    ];
+    let chosen = suite(&files, tls12()).unwrap();
+    assert_eq!(chosen, "TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256");
+    assert!(
+        suite(&files, authority.client(&[], None))
+            .unwrap()
+            .starts_with("TLS13_")
+    );
+    files.extras.max_version = Some(TlsVersion::V1_2);
+    let newest = suite(&files, authority.client(&[], None)).unwrap();
+    assert_eq!(newest, "TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256");
+    let tls13 = authority.client_of(&[&rustls::version::TLS13], &[], None);
+    assert_eq!(
+        suite(&files, tls13).unwrap_err().reason(),
+        "nothing_in_common"
+    );
+    files.extras.cipher_suites = vec!["TLS_RSA_WITH_AES_128_CBC_SHA".to_owned()];
+    let text = files.load().unwrap_err().to_string();
+    assert!(text.contains("leaves no suite"), "{text}");
+    let unknown = check_cipher_suites(&["TLS_NOBODY".to_owned()]);
+    assert_eq!(
+        unknown,
+        Err("unexpected TLS cipher suite \"TLS_NOBODY\"".to_owned())
+    );
+}
+
+#[test]
+fn a_pair_of_its_own_is_made_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = dir.path().join("fixtures").join("client");
+    let files = TlsFiles {
+        cert_file: folder.join("cert.pem"),
+        key_file: folder.join("key.pem"),
+        trusted_ca_file: None,
+        client_cert_auth: false,
+        min_version: TlsVersion::V1_2,
+        extras: TlsExtras {
+            self_signed: Some(SelfSigned {
+                hosts: vec!["localhost".to_owned(), "127.0.0.1".to_owned()],
+                years: 1,
+            }),
+            ..TlsExtras::default()
+        },
+    };
+    files.make_missing().unwrap();
+    let made = fs::read(&files.cert_file).unwrap();
+    files.make_missing().unwrap();
+    assert_eq!(fs::read(&files.cert_file).unwrap(), made);
+    let mode = std::os::unix::fs::PermissionsExt::mode(
+        &fs::metadata(&files.key_file).unwrap().permissions(),
+    );
+    assert_eq!(mode & 0o777, 0o600);
+    let der = CertificateDer::from_pem_slice(&made).unwrap();
+    let now = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .unwrap();
+    let left = fields::not_after(&der).unwrap() - now.as_secs() as i64;
+    assert!(
+        (364 * 24 * 3600..=365 * 24 * 3600).contains(&left),
+        "{left} seconds"
+    );
+    files.load().unwrap();
+}
+
+#[test]
+fn swapped_files_are_told_apart() {
+    let authority = Authority::new();
+    let files = authority.files(false);
+    let swapped = TlsFiles {
+        cert_file: files.key_file.clone(),
+        key_file: files.cert_file.clone(),
+        ..files
+    };
+    let text = swapped.load().unwrap_err().to_string();
+    assert!(
+        text.ends_with("they are swapped; give each its own file"),
+        "{text}"
+    );
+}
