@@ -76,14 +76,19 @@ pub fn run() -> ExitCode {
 fn serve(config: &Config) -> Result<(), AnyError> {
     let started = Instant::now();
     signals::block()?;
-    if let Some(files) = &config.client_tls {
+    if let Some(files) = &config.client_tls
+        && !files.is_missing()
+    {
         // Each net core reads them again; here a wrong file is told before anything else happens.
         files.load()?;
     }
     let plan = place(&config.cores)?;
     let nets = plan.iter().filter(|core| core.is_net).count();
     // A URL with a name may have an address of each family.
-    let descriptors = limits::descriptors(plan.len(), 2 * nets * config.listen_client_urls.len())?;
+    let urls = config.listen_client_urls.len()
+        + config.listen_client_http_urls.len()
+        + config.listen_metrics_urls.len();
+    let descriptors = limits::descriptors(plan.len(), 2 * nets * urls)?;
     let mut listeners = listen::Listeners::bind(config, nets)?;
     let mut notices = Vec::new();
     let dir = DataDir::inspect(&config.data_dir, &config.wal_dir, &mut notices)?;

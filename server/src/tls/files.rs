@@ -149,6 +149,11 @@ impl TlsFiles {
 }
 
 impl TlsFiles {
+    /// Whether the pair is not there yet and will be made.
+    pub fn is_missing(&self) -> bool {
+        self.extras.self_signed.is_some() && !(self.cert_file.exists() && self.key_file.exists())
+    }
+
     /// Makes the pair that is not given, if that is asked for.
     pub fn make_missing(&self) -> Result<(), TlsLoadError> {
         match &self.extras.self_signed {

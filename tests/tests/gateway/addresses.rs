@@ -122,3 +122,23 @@ fn a_path_of_the_file_system_serves_clients() {
     assert!(status.success(), "{log:?}");
     assert!(!path.exists(), "a member that stops takes its socket along");
 }
+
+#[test]
+fn a_certificate_is_made_where_none_is_given() {
+    let port = free_port();
+    let server = Server::start(
+        Options::new(Kind::subject())
+            .flag(format!("--listen-metrics-urls=https://127.0.0.1:{port}"))
+            .flag("--auto-tls"),
+    );
+    let folder = server.data_dir().join("fixtures/client");
+    for name in ["cert.pem", "key.pem"] {
+        assert!(folder.join(name).is_file(), "{name}");
+    }
+    assert_eq!(plain::get(&server, "/health").status, 200);
+    assert_eq!(
+        ask(tcp(port), "GET", "/health", "").0,
+        0,
+        "that address speaks TLS"
+    );
+}
