@@ -159,11 +159,11 @@ fn a_compacted_watch_is_cancelled_in_words() {
         );
     }
     pair.check("/v3/kv/compaction", r#"{"revision":"3","physical":true}"#);
-    let pieces = [(
+    let asked = (
         r#"{"create_request":{"key":"YQ==","start_revision":"1"}}"#,
         2,
-    )];
-    let talk = |server| converse(server, "/v3/watch", &pieces);
+    );
+    let talk = |server| lines(server, "/v3/watch", asked);
     assert_eq!(talk(&pair.subject), talk(&pair.etcd));
 }
 
