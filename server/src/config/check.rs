@@ -50,12 +50,6 @@ pub(super) fn check(raw: &RawConfig, notices: &mut Vec<Notice>) -> Result<Config
     ] {
         http::check_peers_apart(&listen_peer_urls, name, urls)?;
     }
-    if raw.duration_ns("compact-hash-check-time") <= 0 {
-        let given = raw.text("compact-hash-check-time");
-        return Err(Refusal::new(format!(
-            "--compact-hash-check-time must be >0 (set to {given})"
-        )));
-    }
     let initial_advertise_peer_urls = raw.urls("initial-advertise-peer-urls");
     check_hosts(&initial_advertise_peer_urls).map_err(|why| {
         Refusal::new(format!(

@@ -295,6 +295,10 @@ impl NetCore {
         let drained = std::mem::take(&mut *self.drained.keys.borrow_mut());
         for key in drained {
             state.watching.hub.on_room(key);
+            if state.watching.hub.is_asked() {
+                // Its progress may have waited for this.
+                self.inbox_signal.notify();
+            }
             self.on_backup_room(state, key);
             self.errands.on_room(key);
         }

@@ -484,7 +484,8 @@ fn suites_and_the_newest_version_are_chosen() {
     files.extras.cipher_suites = vec!["TLS_RSA_WITH_AES_128_CBC_SHA".to_owned()];
     let text = files.load().unwrap_err().to_string();
     assert!(text.contains("leaves no suite"), "{text}");
-    let unknown = check_cipher_suites(&["TLS_NOBODY".to_owned()]);
+    let names = ["TLS_NOBODY".to_owned()];
+    let unknown = check_cipher_suites(&names);
     assert_eq!(
         unknown,
         Err("unexpected TLS cipher suite \"TLS_NOBODY\"".to_owned())

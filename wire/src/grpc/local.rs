@@ -5,7 +5,7 @@
 //!
 //! Always true here: ids are even, where a client of HTTP/2 opens odd streams, so both kinds live beside each other on one
 //! connection; a call that was finished takes no more answers; `held_bytes` is the sum of all messages that wait. What
-//! waits is bounded by the sources, which pause for [`backlog_bytes`](LocalCalls::backlog_bytes), and by the owner, which
+//! waits is bounded by the sources, which pause for [`backlog_bytes`](super::Responder::backlog_bytes), and by the owner, which
 //! books `held_bytes` like unsent output.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -41,6 +41,9 @@ struct LocalCall {
     status: Option<(Code, String)>,
     waker: Option<Waker>,
 }
+
+/// So much is on its way as soon as it was answered.
+const TAKEN_SOON_BYTES: usize = 16 << 10;
 
 /// Whether a stream is one of these calls.
 #[inline]
@@ -177,8 +180,10 @@ impl LocalCalls {
         call.is_some_and(|call| call.status.is_none())
     }
 
+    /// What waits of a call; little is none, because who began the call takes it in its next turn.
     pub(super) fn backlog_bytes(&self, stream: StreamId) -> usize {
-        self.calls.get(&stream.0).map_or(0, |call| call.bytes)
+        let bytes = self.calls.get(&stream.0).map_or(0, |call| call.bytes);
+        if bytes <= TAKEN_SOON_BYTES { 0 } else { bytes }
     }
 }
 
@@ -221,7 +226,7 @@ mod tests {
         let mut out = Responder::local(&mut calls);
         out.message(stream, |buffer| buffer.extend_from_slice(b"one"));
         out.message(stream, |buffer| buffer.extend_from_slice(b"four"));
-        assert_eq!((out.backlog_bytes(stream), out.is_open(stream)), (7, true));
+        assert_eq!((out.backlog_bytes(stream), out.is_open(stream)), (0, true));
         out.finish(stream, Code::NotFound, "gone");
         out.finish(stream, Code::Ok, "");
         out.message(stream, |_| unreachable!("it is over"));
@@ -249,6 +254,17 @@ mod tests {
             }]
         );
         assert_eq!(calls.take_message_bytes(), 7);
+    }
+
+    #[test]
+    fn what_is_not_taken_soon_is_a_backlog() {
+        let mut calls = LocalCalls::default();
+        let stream = calls.open(MethodId(0), 0);
+        let mut out = Responder::local(&mut calls);
+        out.message(stream, |buffer| buffer.resize(TAKEN_SOON_BYTES, 0));
+        assert_eq!(out.backlog_bytes(stream), 0);
+        out.message(stream, |buffer| buffer.push(0));
+        assert_eq!(out.backlog_bytes(stream), TAKEN_SOON_BYTES + 1);
     }
 
     #[test]
