@@ -6,9 +6,10 @@ use super::Pair;
 
 /// One of a few keys, so that requests meet.
 fn key(random: &mut Random) -> &'static str {
-    *random.pick(&[
+    const KEYS: &[&str] = &[
         "\"YQ==\"", "\"YWE=\"", "\"Yg==\"", "\"Yw\"", "\"AA==\"", "\"\"", "\"_-8=\"",
-    ])
+    ];
+    KEYS[random.below(KEYS.len() as u64) as usize]
 }
 
 fn number(random: &mut Random) -> String {
