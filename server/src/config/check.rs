@@ -312,6 +312,7 @@ fn log_config(raw: &RawConfig, notices: &mut Vec<Notice>) -> Result<LogConfig, R
     Ok(LogConfig {
         level,
         format,
+        is_format_given: raw.is_given("log-format"),
         outputs,
     })
 }

@@ -315,7 +315,7 @@ pub(super) static FLAGS: &[Flag] = &[
     here("logger", Kind::Text, "zap", Section::Logging, "Only `zap` is known; the lines have its form."),
     here("log-outputs", Kind::Text, "default", Section::Logging, "`stderr`, `stdout` or files, separated by commas; `default` is stderr."),
     here("log-level", Kind::Choice(&["debug", "info", "warn", "error", "panic", "fatal"]), "info", Section::Logging, "Least severe level written."),
-    here("log-format", Kind::Text, "json", Section::Logging, "`json`, or `console` for people."),
+    here("log-format", Kind::Text, "json", Section::Logging, "`json`, or `console` for people; unless said, a terminal gets `console`."),
     here("metrics", Kind::Text, "basic", Section::Logging, "`extensive` adds histograms of gRPC handling times."),
     here("warning-apply-duration", Kind::Duration, "100ms", Section::Logging, "Applies and reads slower than this are logged."),
     here("warning-unary-request-duration", Kind::Duration, "300ms", Section::Logging, "Unary calls slower than this are logged."),

@@ -33,6 +33,10 @@ static PROCESS: OnceLock<(Arc<Queue>, LogFormat)> = OnceLock::new();
 
 /// Sets up logging for the whole process and makes panics a log line. Once, before any core starts.
 pub fn init(config: &LogConfig) -> Result<LogGuard, LogError> {
+    let config = &LogConfig {
+        format: config.effective_format(),
+        ..config.clone()
+    };
     let queue = Arc::new(writer::start(config)?);
     PROCESS
         .set((Arc::clone(&queue), config.format))
@@ -292,6 +296,7 @@ mod tests {
         let config = LogConfig {
             level,
             format: LogFormat::Json,
+            is_format_given: true,
             outputs,
         };
         let queue = Arc::new(writer::start(&config).unwrap());

@@ -14,6 +14,7 @@ mod line;
 mod rotate;
 mod writer;
 
+use std::io::IsTerminal;
 use std::path::PathBuf;
 
 pub use layer::{fatal, init};
@@ -25,8 +26,26 @@ pub use writer::lines_dropped;
 pub struct LogConfig {
     pub level: LogLevel,
     pub format: LogFormat,
+    /// Whether the operator asked for that format.
+    pub is_format_given: bool,
     /// Each gets every line. Empty: nothing is written.
     pub outputs: Vec<LogOutput>,
+}
+
+impl LogConfig {
+    /// The format asked for; without a wish JSON as in etcd, but for people who look on lines they can read.
+    fn effective_format(&self) -> LogFormat {
+        let is_terminal = |output: &LogOutput| match output {
+            LogOutput::Stderr => std::io::stderr().is_terminal(),
+            LogOutput::Stdout => std::io::stdout().is_terminal(),
+            LogOutput::File(_) | LogOutput::Rotated(..) | LogOutput::Journal => false,
+        };
+        if !self.is_format_given && !self.outputs.is_empty() && self.outputs.iter().all(is_terminal)
+        {
+            return LogFormat::Console;
+        }
+        self.format
+    }
 }
 
 /// Severities by zap's names, least severe first. Events have the first four; the last two only silence.

@@ -279,6 +279,7 @@ mod tests {
         let config = LogConfig {
             level: LogLevel::Info,
             format: LogFormat::Json,
+            is_format_given: true,
             outputs: vec![LogOutput::File(path.clone())],
         };
         let queue = start(&config).unwrap();

@@ -20,7 +20,7 @@ use wire::grpc::{Code, Limits, Responder, StreamId};
 use crate::gateway::routes::JsonRoutes;
 use crate::metrics::Stage;
 use crate::pipeline::{Inbox, NetId, ReplyBatch, Shared, ToNet};
-use crate::runtime::{Class, Signal, spawn, yield_now};
+use crate::runtime::{Class, Listener, Signal, spawn, yield_now};
 use crate::tls::CertReloader;
 
 use super::admission::Admission;
@@ -96,6 +96,8 @@ pub struct NetCore {
     pub(super) errands: Rc<ErrandTable>,
     /// Bound early, accepted from once the member serves.
     pub(super) listeners: RefCell<Vec<BoundListener>>,
+    /// Those that clients come in by now.
+    pub(super) open_listeners: RefCell<Vec<Rc<Listener>>>,
     /// Closed, but their last words are still on their way.
     pub(super) closing: RefCell<Vec<Weak<Connection>>>,
     pub(super) held: Rc<Held>,
@@ -148,6 +150,7 @@ impl NetCore {
             next_barrier: Cell::new(0),
             steps: RefCell::default(),
             listeners: RefCell::new(listeners),
+            open_listeners: RefCell::default(),
             closing: RefCell::default(),
             held: Rc::new(Held::new(held_bytes_max, clock)),
             admission: RefCell::new(Admission::new(connections_max)),

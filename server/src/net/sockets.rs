@@ -34,16 +34,17 @@ impl NetCore {
                 );
             }
             let listener = match Listener::watch(bound.socket) {
-                Ok(listener) => listener,
+                Ok(listener) => Rc::new(listener),
                 Err(error) => crate::fatal::fatal("a listening socket cannot be watched", &error),
             };
             let kind = (bound.is_tls, bound.serves);
+            self.open_listeners.borrow_mut().push(listener.clone());
             spawn(Class::Request, self.clone().accept(listener, kind));
         }
     }
 
     /// Accepts connections until the member stops.
-    async fn accept(self: Rc<Self>, listener: Listener, kind: (bool, Serves)) {
+    async fn accept(self: Rc<Self>, listener: Rc<Listener>, kind: (bool, Serves)) {
         while !self.shared.is_stopping() {
             match listener.accept().await {
                 Ok(socket) => {
@@ -58,6 +59,7 @@ impl NetCore {
                     self.relieve();
                     sleep(ACCEPT_PAUSE).await;
                 }
+                Err(_) if self.shared.is_stopping() => return,
                 Err(error) => {
                     // The client has gone again before it was let in.
                     tracing::debug!(error = %error, "a connection ended before it was accepted");

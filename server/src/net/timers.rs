@@ -88,6 +88,9 @@ impl NetCore {
     /// Ends all connections in good order: GOAWAY, open calls finish, then the sockets close.
     pub async fn drain(self: &Rc<Self>, patience: Duration) {
         let until = Instant::now() + patience;
+        for listener in self.open_listeners.borrow_mut().drain(..) {
+            listener.close();
+        }
         // A watch never ends by itself; its client goes on elsewhere, from where it was.
         self.end_watches(STREAM_STOPPED, false);
         let connections: Vec<Rc<Connection>> = self.connections.borrow().iter().cloned().collect();

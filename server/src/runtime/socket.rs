@@ -106,8 +106,12 @@ impl Listener {
         })
     }
 
-    /// Binds `address`; `is_shared` if others bind it too.
-    pub fn bind(address: std::net::SocketAddr, is_shared: bool) -> io::Result<socket2::Socket> {
+    /// Binds `address`; `is_shared` if others bind it too, `is_both` if an IPv6 one takes IPv4 clients as well.
+    pub fn bind(
+        address: std::net::SocketAddr,
+        is_shared: bool,
+        is_both: bool,
+    ) -> io::Result<socket2::Socket> {
         let socket = socket2::Socket::new(
             Domain::for_address(address),
             Type::STREAM.cloexec(),
@@ -116,11 +120,17 @@ impl Listener {
         socket.set_reuse_address(true)?;
         socket.set_reuse_port(is_shared)?;
         if address.is_ipv6() {
-            socket.set_only_v6(true)?;
+            socket.set_only_v6(!is_both)?;
         }
         socket.bind(&address.into())?;
         socket.listen(LISTEN_BACKLOG)?;
         Ok(socket)
+    }
+
+    /// Lets nobody in any more: who comes now is refused by the kernel, and [`Listener::accept`] fails.
+    pub fn close(&self) {
+        // It fails only for a socket that does not listen.
+        let _ = self.watched.socket.shutdown(std::net::Shutdown::Both);
     }
 
     pub async fn accept(&self) -> io::Result<Socket> {

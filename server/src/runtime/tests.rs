@@ -27,7 +27,9 @@ where
 
 fn loopback() -> TcpListener {
     let any_port: SocketAddr = ([127, 0, 0, 1], 0).into();
-    Listener::bind(any_port, false).expect("a free port").into()
+    Listener::bind(any_port, false, false)
+        .expect("a free port")
+        .into()
 }
 
 /// One connection: our end on this core, the other as std has it.

@@ -5,7 +5,7 @@
 //! remedy, never a second server that gets half of the clients. Nothing is accepted yet.
 
 use std::io::ErrorKind;
-use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
+use std::net::{SocketAddr, ToSocketAddrs};
 use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -58,11 +58,13 @@ impl Listeners {
     fn bind_url(&mut self, url: &Url, serves: Serves, config: &Config) -> Result<(), AnyError> {
         let is_shared = self.sets.len() > 1 || config.socket_reuse_port;
         for address in resolve(&url.host, url.port).map_err(|error| format!("{url}: {error}"))? {
+            let is_both = takes_both_families(address, config);
             if !config.socket_reuse_port {
-                await_free(address).map_err(|error| cannot_listen(url, address, &error))?;
+                await_free(address, is_both)
+                    .map_err(|error| cannot_listen(url, address, &error))?;
             }
             for set in &mut self.sets {
-                let socket = Listener::bind(address, is_shared)
+                let socket = Listener::bind(address, is_shared, is_both)
                     .map_err(|error| cannot_listen(url, address, &error))?;
                 set.push(BoundListener {
                     socket,
@@ -155,18 +157,18 @@ fn cannot_listen(url: &Url, address: SocketAddr, error: &std::io::Error) -> Stri
 }
 
 /// With SO_REUSEPORT two servers could share a port unnoticed, each with half of the clients.
-fn check_free(address: SocketAddr) -> std::io::Result<()> {
-    TcpListener::bind(address).map(drop)
+fn check_free(address: SocketAddr, is_both: bool) -> std::io::Result<()> {
+    Listener::bind(address, false, is_both).map(drop)
 }
 
 /// As [`check_free`], but gives a server that has just ended time to let go: the kernel takes a ring
 /// apart in the background, and the polls on it hold the old listening sockets a moment longer than
 /// the process lives.
-fn await_free(address: SocketAddr) -> std::io::Result<()> {
+fn await_free(address: SocketAddr, is_both: bool) -> std::io::Result<()> {
     let until = Instant::now() + PORT_PATIENCE;
     let mut has_waited = false;
     loop {
-        match check_free(address) {
+        match check_free(address, is_both) {
             Err(error) if error.kind() == ErrorKind::AddrInUse && Instant::now() < until => {
                 if !std::mem::replace(&mut has_waited, true) {
                     tracing::info!(%address, "the address is in use; waiting for it");
@@ -186,7 +188,22 @@ fn resolve(host: &str, port: u16) -> std::io::Result<Vec<SocketAddr>> {
     addresses.sort_unstable();
     addresses.dedup();
     // `localhost` often names both families; etcd listens on the first alone, and so do we when the
-    // other is not there.
-    addresses.retain(|address| address.is_ipv4() || check_free(*address).is_ok());
+    // other is not there. Whoever names an IPv6 address means it.
+    if addresses.iter().any(SocketAddr::is_ipv4) {
+        addresses.retain(|address| address.is_ipv4() || check_free(*address, false).is_ok());
+    }
     Ok(addresses)
+}
+
+/// Whether `[::]` is to take IPv4 clients too, as it does in etcd: unless another URL has that port on IPv4.
+fn takes_both_families(address: SocketAddr, config: &Config) -> bool {
+    let urls = [
+        &config.listen_client_urls,
+        &config.listen_client_http_urls,
+        &config.listen_metrics_urls,
+    ];
+    let mut others = urls.into_iter().flatten().filter(|url| !url.is_unix());
+    address.is_ipv6()
+        && address.ip().is_unspecified()
+        && !others.any(|url| url.port == address.port() && !url.host.contains(':'))
 }
