@@ -4,6 +4,7 @@
 //! Unknown fields of a newer release are skipped. Does not know which leases exist.
 
 use super::LeaseId;
+use crate::protobuf::{VARINT, put_varint, skip, take_tag, take_varint};
 
 /// A lease as the tree file holds it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -18,12 +19,6 @@ pub struct LeaseRecord {
 const ID: u64 = 1;
 const TTL: u64 = 2;
 const REMAINING_TTL: u64 = 3;
-
-/// Wire types of protocol buffers.
-const VARINT: u64 = 0;
-const FIXED64: u64 = 1;
-const BYTES: u64 = 2;
-const FIXED32: u64 = 5;
 
 /// The key of a lease's record.
 pub fn bucket_key(id: LeaseId) -> [u8; 8] {
@@ -54,52 +49,17 @@ impl LeaseRecord {
             remaining_ttl_s: 0,
         };
         while !bytes.is_empty() {
-            let tag = take_varint(&mut bytes)?;
-            match (tag >> 3, tag & 7) {
-                (0, _) => return None,
+            match take_tag(&mut bytes)? {
                 (ID, VARINT) => record.id = LeaseId(take_varint(&mut bytes)? as i64),
                 (TTL, VARINT) => record.ttl_s = take_varint(&mut bytes)? as i64,
                 (REMAINING_TTL, VARINT) => {
                     record.remaining_ttl_s = take_varint(&mut bytes)? as i64;
                 }
-                (_, VARINT) => {
-                    take_varint(&mut bytes)?;
-                }
-                (_, FIXED64) => bytes = bytes.get(8..)?,
-                (_, FIXED32) => bytes = bytes.get(4..)?,
-                (_, BYTES) => {
-                    let length = usize::try_from(take_varint(&mut bytes)?).ok()?;
-                    bytes = bytes.get(length..)?;
-                }
-                _ => return None,
+                (_, wire_type) => skip(&mut bytes, wire_type)?,
             }
         }
         Some(record)
     }
-}
-
-fn put_varint(out: &mut Vec<u8>, mut value: u64) {
-    while value >= 0x80 {
-        out.push(value as u8 | 0x80);
-        value >>= 7;
-    }
-    out.push(value as u8);
-}
-
-fn take_varint(bytes: &mut &[u8]) -> Option<u64> {
-    let mut value = 0u64;
-    for place in 0..10 {
-        let (&byte, rest) = bytes.split_first()?;
-        *bytes = rest;
-        if place == 9 && byte > 1 {
-            return None;
-        }
-        value |= u64::from(byte & 0x7f) << (7 * place);
-        if byte < 0x80 {
-            return Some(value);
-        }
-    }
-    None
 }
 
 #[cfg(test)]
