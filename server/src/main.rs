@@ -3,9 +3,11 @@
 //! In reading order: [`config`] (flags, environment, file), [`start`] (from files to running cores),
 //! [`runtime`] (what a core needs from the world), [`pipeline`] (the rings between stages), [`net`],
 //! [`log`], [`apply`] (the stages), [`backup`] (the thread that reads the file for clients), [`kv`], [`watch`] and [`services`] (what calls mean), [`store`] (how [`kv`]
-//! reaches the MVCC store), [`http1`] and [`gateway`] (plain HTTP and the API as JSON), [`tls`], [`metrics`], [`logging`].
+//! reaches the MVCC store), [`auth`] (who calls, and what he may do), [`http1`] and [`gateway`] (plain HTTP and the API as JSON),
+//! [`tls`], [`metrics`], [`logging`].
 
 mod apply;
+mod auth;
 mod backup;
 mod config;
 mod fatal;

@@ -2,10 +2,10 @@
 
 use proptest::prelude::*;
 use storage::command::{
-    Alarm, ArchivedBody, ArchivedOp, Body, Branches, ClusterVersionSet, Command, CommandArena,
-    CommandError, Compact, Compare, DeleteRange, DowngradeInfoSet, Header, LeaseCheckpoint,
-    LeaseGrant, LeaseRemaining, LeaseRevoke, MemberAttrSet, MemberPeerUrlsSet, Op, Put, Range,
-    Span, Txn, Url, access,
+    Alarm, ArchivedAuth, ArchivedBody, ArchivedOp, Auth, Body, Branches, ClusterVersionSet,
+    Command, CommandArena, CommandError, Compact, Compare, DeleteRange, DowngradeInfoSet, Header,
+    LeaseCheckpoint, LeaseGrant, LeaseRemaining, LeaseRevoke, MemberAttrSet, MemberPeerUrlsSet, Op,
+    Put, Range, Span, Txn, Url, access,
 };
 
 const HEADER: Header<'static> = Header {
@@ -142,6 +142,50 @@ fn samples() -> Vec<Command<'static>> {
                 url: "http://c:2380",
             }],
         }),
+        Body::Auth(Auth::Enable),
+        Body::Auth(Auth::Disable),
+        Body::Auth(Auth::Status),
+        Body::Auth(Auth::Authenticate {
+            user: "ann",
+            token: "abcd",
+        }),
+        Body::Auth(Auth::UserAdd {
+            name: "ann",
+            password: b"hash",
+            is_without_password: false,
+        }),
+        Body::Auth(Auth::UserDelete { name: "ann" }),
+        Body::Auth(Auth::UserGet { name: "ann" }),
+        Body::Auth(Auth::UserChangePassword {
+            name: "ann",
+            password: b"hash",
+            is_unreadable: true,
+        }),
+        Body::Auth(Auth::UserGrantRole {
+            name: "ann",
+            role: "r",
+        }),
+        Body::Auth(Auth::UserRevokeRole {
+            name: "ann",
+            role: "r",
+        }),
+        Body::Auth(Auth::UserList),
+        Body::Auth(Auth::RoleList),
+        Body::Auth(Auth::RoleAdd { role: "r" }),
+        Body::Auth(Auth::RoleDelete { role: "r" }),
+        Body::Auth(Auth::RoleGet { role: "r" }),
+        Body::Auth(Auth::RoleGrantPermission {
+            role: "r",
+            has_permission: true,
+            access: 2,
+            key: b"a",
+            range_end: b"b",
+        }),
+        Body::Auth(Auth::RoleRevokePermission {
+            role: "r",
+            key: b"a",
+            range_end: b"b",
+        }),
     ];
     bodies
         .into_iter()
@@ -238,8 +282,47 @@ fn every_kind_is_read_back() {
                     (5.into(), &["http://c:2380"][..])
                 );
             }
+            (ArchivedBody::Auth(read), Body::Auth(auth)) => {
+                let (kind, whom) = read.describe();
+                assert_eq!(format!("{auth:?}"), format!("{kind}({whom:?})"));
+                check_auth(read);
+            }
             _ => panic!("another kind came back"),
         }
+    }
+}
+
+fn check_auth(read: &ArchivedAuth<'_>) {
+    match read {
+        ArchivedAuth::Authenticate { user, token } => {
+            assert_eq!((&**user, &**token), ("ann", "abcd"));
+        }
+        ArchivedAuth::UserAdd {
+            name,
+            password,
+            is_without_password,
+        } => assert_eq!(
+            (&**name, &**password, *is_without_password),
+            ("ann", &b"hash"[..], false)
+        ),
+        ArchivedAuth::UserGrantRole { name, role }
+        | ArchivedAuth::UserRevokeRole { name, role } => {
+            assert_eq!((&**name, &**role), ("ann", "r"));
+        }
+        ArchivedAuth::RoleGrantPermission {
+            role,
+            has_permission,
+            access,
+            key,
+            range_end,
+        } => {
+            assert_eq!(
+                (&**role, *has_permission, access.to_native()),
+                ("r", true, 2)
+            );
+            assert_eq!((&**key, &**range_end), (&b"a"[..], &b"b"[..]));
+        }
+        _ => {}
     }
 }
 

@@ -31,6 +31,10 @@ pub fn describe(command: &CommandView) -> String {
         ArchivedBody::LeaseCheckpoint(checkpoint) => {
             format!("lease_checkpoint:<leases:{} >", checkpoint.leases.len())
         }
+        ArchivedBody::Auth(auth) => {
+            let (kind, whom) = auth.describe();
+            format!("{kind}:<name:\"{}\" >", whom.escape_debug())
+        }
         ArchivedBody::Compact(compact) => format!("compaction:<revision:{} >", compact.revision),
         _ => String::new(),
     }

@@ -18,6 +18,9 @@ use storage::lease::{
 };
 use wire::error::EtcdError;
 
+use crate::auth::checks::{check_lease_reads, check_lease_writes};
+use crate::auth::gate::named;
+use crate::auth::{Identity, refusal};
 use crate::pipeline::{
     Inbox, LeaseAnswer, LeaseAsk, LeaseCaller, LeaseFound, LeaseSaid, LeaseWhat, NetId, RequestId,
     ToNet,
@@ -75,6 +78,7 @@ pub(super) struct TakingBack {
 struct Listing {
     net: usize,
     caller: LeaseCaller,
+    who: Option<Identity>,
     started_ns: u64,
     after: Option<LeaseId>,
     leases: Vec<(u64, LeaseId)>,
@@ -237,6 +241,9 @@ impl ApplyStage {
             let until_ns = self.now_ns.saturating_add(APPLY_WAIT_NS);
             return leases.parked.push_back((until_ns, net, ask));
         }
+        if let Err(error) = self.check_lease_ask(&ask) {
+            return self.refuse(net, ask, error);
+        }
         let caller = ask.caller;
         match ask.what {
             LeaseWhat::KeepAlive { id, place } => {
@@ -255,14 +262,39 @@ impl ApplyStage {
                 };
                 self.leases.answers[net].push(LeaseAnswer { caller, what });
             }
-            LeaseWhat::List { started_ns } => leases.listings.push_back(Listing {
+            LeaseWhat::List { started_ns } => self.leases.listings.push_back(Listing {
                 net,
                 caller,
+                who: ask.who,
                 started_ns,
                 after: None,
                 leases: Vec::new(),
             }),
         }
+    }
+
+    /// A keepalive needs the right to write what is attached, its keys the right to read it.
+    fn check_lease_ask(&self, ask: &LeaseAsk) -> Result<(), EtcdError> {
+        let view = self.auth.store.view();
+        if !view.is_enabled {
+            return Ok(());
+        }
+        let Some(who) = &ask.who else {
+            return Err(EtcdError::UserEmpty);
+        };
+        let asker = named(Some(who), view);
+        let table = &self.leases.table;
+        let checked = match ask.what {
+            LeaseWhat::KeepAlive { id, .. } => check_lease_writes(view, table, asker, id),
+            LeaseWhat::TimeToLive {
+                id,
+                with_keys: true,
+                ..
+            } => check_lease_reads(view, table, asker, id),
+            // The list is checked as it is made.
+            LeaseWhat::TimeToLive { .. } | LeaseWhat::List { .. } => Ok(()),
+        };
+        checked.map_err(refusal)
     }
 
     fn refuse(&mut self, net: usize, ask: LeaseAsk, error: EtcdError) {
@@ -276,7 +308,10 @@ impl ApplyStage {
                 started_ns,
                 result: Err(error),
             },
-            LeaseWhat::List { .. } => unreachable!("a list waits for nothing"),
+            LeaseWhat::List { started_ns } => LeaseSaid::List {
+                started_ns,
+                result: Err(error),
+            },
         };
         self.leases.answers[net].push(LeaseAnswer {
             caller: ask.caller,
@@ -360,17 +395,25 @@ impl ApplyStage {
         let Leases { table, clock, .. } = &self.leases;
         let before = listing.leases.len();
         let slice = table.ids_after(listing.after).take(LIST_SLICE);
-        let ends = slice.map(|id| (clock.ends_ns(id).unwrap_or(u64::MAX), id));
+        let view = self.auth.store.view();
+        let asker = named(listing.who.as_ref(), view);
+        let mut allowed = Ok(());
+        let ends = slice.map(|id| {
+            if view.is_enabled && allowed.is_ok() {
+                allowed = check_lease_reads(view, table, asker, id);
+            }
+            (clock.ends_ns(id).unwrap_or(u64::MAX), id)
+        });
         listing.leases.extend(ends);
         listing.after = listing.leases.last().map(|(_, id)| *id);
-        if listing.leases.len() - before == LIST_SLICE {
+        if allowed.is_ok() && listing.leases.len() - before == LIST_SLICE {
             return self.leases.listings.push_front(listing);
         }
         self.leases.answers[listing.net].push(LeaseAnswer {
             caller: listing.caller,
             what: LeaseSaid::List {
                 started_ns: listing.started_ns,
-                leases: listing.leases,
+                result: allowed.map(|()| listing.leases).map_err(refusal),
             },
         });
     }

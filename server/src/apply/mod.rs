@@ -9,6 +9,7 @@
 //! entry and the store alone (no clock, no randomness); the disk is never waited for.
 
 mod alarms;
+mod auth_entries;
 pub mod cluster;
 mod commits;
 mod committer;
@@ -21,6 +22,7 @@ mod schedule;
 mod stage;
 mod states;
 
+pub use auth_entries::AuthRoom;
 pub use committer::{Committer, yield_to_cores};
 pub use leases::{LeaseSettings, Leases};
 pub use stage::{ApplyParts, ApplySettings, ApplyStage};

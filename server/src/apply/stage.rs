@@ -33,6 +33,7 @@ use crate::runtime::{Signal, sleep, yield_now};
 use crate::store::Writes;
 
 use super::alarms::alarm_refusal;
+use super::auth_entries::{AuthRoom, auth_op};
 use super::cluster::ClusterView;
 use super::committer::Committer;
 use super::compaction::{Compacting, PhysicalWait};
@@ -88,6 +89,7 @@ pub struct ApplyStage {
     pub(super) now_ns: u64,
     pub(super) leases: Leases,
     pub(super) states: States,
+    pub(super) auth: AuthRoom,
     pub(super) physical: Vec<PhysicalWait>,
     /// The last finished compaction and the commit that makes it so in the file.
     pub(super) compacted: Option<(i64, u64)>,
@@ -116,6 +118,7 @@ pub struct ApplyParts {
     pub metrics: Rc<CoreMetrics>,
     pub leases: Leases,
     pub states: States,
+    pub auth: AuthRoom,
 }
 
 impl ApplyStage {
@@ -145,6 +148,7 @@ impl ApplyStage {
             now_ns: 0,
             leases: parts.leases,
             states: parts.states,
+            auth: parts.auth,
             physical: Vec::new(),
             compacted: None,
             commits_begun: 0,
@@ -176,6 +180,7 @@ impl ApplyStage {
             let mut stage = stage.borrow_mut();
             stage.start_commit();
             stage.serve_states();
+            stage.sweep_tokens();
             // A compaction may wait for readers, who tell nobody when they are done.
             stage.compaction.notify();
             stage.finish_pass();
@@ -316,6 +321,7 @@ impl ApplyStage {
             ArchivedBody::LeaseCheckpoint(_) => ApplyOp::LeaseCheckpoint,
             ArchivedBody::DowngradeInfoSet(_) => ApplyOp::DowngradeInfoSet,
             ArchivedBody::MemberPeerUrlsSet(_) => ApplyOp::ClusterMemberAttrSet,
+            ArchivedBody::Auth(auth) => auth_op(auth),
         };
         self.metrics.applied(op, success, took);
         if took > self.settings.warning_apply {
@@ -365,6 +371,7 @@ impl ApplyStage {
                 Ok(())
             }
             ArchivedBody::MemberPeerUrlsSet(set) => self.apply_peer_urls(applied, set),
+            ArchivedBody::Auth(auth) => self.apply_auth(applied, command, auth),
             _ => self.apply_guarded(applied, command, id),
         };
         self.reply(id, result);
@@ -380,6 +387,10 @@ impl ApplyStage {
     ) -> Result<(), EtcdError> {
         let alarms = self.shared.cluster.load();
         if let Some(refusal) = alarm_refusal(&alarms, command) {
+            self.store.set_applied(applied);
+            return Err(refusal);
+        }
+        if let Err(refusal) = self.check_rights(command) {
             self.store.set_applied(applied);
             return Err(refusal);
         }
@@ -431,11 +442,13 @@ impl ApplyStage {
     pub(super) fn propose_as(&mut self, net: NetId, body: Body<'_>) -> RequestId {
         self.sequence += 1;
         let id = RequestId::new(self.shared.life, net, self.sequence);
+        // The member may do what root may, as etcd's does.
+        let (user, auth_revision) = self.auth.own_name();
         let header = Header {
             request_id: id.0,
             member_id: self.shared.member_id,
-            auth_revision: 0,
-            user: "",
+            auth_revision,
+            user,
         };
         let command: Bytes = self
             .arena
@@ -474,7 +487,7 @@ impl ApplyStage {
     }
 
     /// Lengths of the queues to this stage and from it.
-    pub fn queues(&self) -> [(&'static str, u64); 4] {
+    pub fn queues(&self) -> [(&'static str, u64); 5] {
         [
             ("to_apply", self.entries.len() as u64),
             (
@@ -483,6 +496,7 @@ impl ApplyStage {
             ),
             ("lease_questions", self.leases.waiting() as u64),
             ("uncommitted_changes", self.store.pending_changes() as u64),
+            ("auth_tokens", self.auth.tokens.len() as u64),
         ]
     }
 

@@ -11,6 +11,7 @@ use std::net::ToSocketAddrs;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::auth::auth;
 use super::checked::{AutoCompaction, ClusterState, Config, CoreChoice, Keepalive, Quota};
 use super::flags::Support;
 use super::gates::Features;
@@ -136,6 +137,7 @@ pub(super) fn check(raw: &RawConfig, notices: &mut Vec<Notice>) -> Result<Config
         advertise_client_urls,
         initial_advertise_peer_urls,
         client_tls,
+        auth: auth(raw, notices)?,
         log,
         cores,
         unsent_answer_bytes: unsent_answer_bytes(raw)?,

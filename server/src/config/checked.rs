@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use super::gates::Features;
 use super::urls::Url;
+use crate::auth::jwt_keys::JwtOptions;
 use crate::identity::{ClusterId, MemberId};
 use crate::logging::LogConfig;
 use crate::net::HttpSettings;
@@ -60,6 +61,7 @@ pub struct Config {
 
     /// Present exactly when a client URL is `https`.
     pub client_tls: Option<TlsFiles>,
+    pub auth: AuthConfig,
     /// Other processes may listen on the client URLs, too.
     pub socket_reuse_port: bool,
 
@@ -77,6 +79,28 @@ pub struct Config {
     pub cores: CoreChoice,
     /// Bytes of answers that all net cores together may hold for slow clients.
     pub unsent_answer_bytes: usize,
+}
+
+/// How users are told apart.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct AuthConfig {
+    pub tokens: TokenOptions,
+    /// How long a simple token is good that is not used.
+    pub token_ttl: Duration,
+    pub bcrypt_cost: u32,
+    /// A client without a token is who his certificate says.
+    pub uses_certificates: bool,
+}
+
+/// What users get for their passwords.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum TokenOptions {
+    /// Random texts that this member remembers.
+    Simple,
+    /// Texts that say who he is, under a signature.
+    Signed(JwtOptions),
+    /// Nothing: only certificates name users.
+    Absent,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -307,9 +307,9 @@ pub(super) static FLAGS: &[Flag] = &[
     here("tls-max-version", Kind::Text, "", Section::Security, "Newest TLS version accepted; the newest known when empty."),
     here("cors", Kind::Origins, "*", Section::Security, "Origins whose web pages may read answers over HTTP; `*` is all."),
     here("host-whitelist", Kind::Text, "*", Section::Security, "Names by which plain HTTP without TLS may call this member; `*` is all."),
-    later("auth-token", Kind::Text, "simple", "users and roles come later"),
-    later("bcrypt-cost", Kind::Unsigned, "10", "users and roles come later"),
-    later("auth-token-ttl", Kind::Unsigned, "300", "users and roles come later"),
+    here("auth-token", Kind::Text, "simple", Section::Security, "Tokens of users: `simple`, or `jwt` with sign-method, pub-key, priv-key and ttl."),
+    here("bcrypt-cost", Kind::Unsigned, "10", Section::Security, "How dear it is to try a password: 4 to 31, each one more doubles the time."),
+    here("auth-token-ttl", Kind::Unsigned, "300", Section::Security, "Seconds for which a simple token is good that is not used."),
 
     // Logging and monitoring
     here("logger", Kind::Text, "zap", Section::Logging, "Only `zap` is known; the lines have its form."),

@@ -10,6 +10,7 @@
 //! is worth saying comes back as notices.
 
 mod args;
+mod auth;
 mod check;
 mod checked;
 mod data_dir;
@@ -26,7 +27,7 @@ mod version;
 
 use std::ffi::OsString;
 
-pub use checked::{AutoCompaction, Config, CoreChoice, Quota};
+pub use checked::{AutoCompaction, Config, CoreChoice, Quota, TokenOptions};
 pub use data_dir::DataDir;
 pub use gates::Features;
 pub use urls::Url;

@@ -79,11 +79,13 @@ impl Backups {
 impl Calls<'_> {
     pub(super) fn snapshot(&mut self, call: &Call<'_>, message: &[u8]) -> Handled {
         SnapshotRequest::decode(message)?;
+        self.require_root(call)?;
         self.ask_state(call)
     }
 
     pub(super) fn hash(&mut self, call: &Call<'_>, message: &[u8]) -> Handled {
         HashRequest::decode(message)?;
+        self.require_root(call)?;
         self.ask_state(call)
     }
 

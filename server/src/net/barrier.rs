@@ -40,7 +40,7 @@ impl NetCore {
             let nobody = ConnectionKey::default();
             state
                 .reads
-                .add(nobody, StreamId(number), BARRIER, b"", now_ns);
+                .add(nobody, StreamId(number), BARRIER, b"", now_ns, None);
             state.end_pass();
         }
         self.barriers.borrow_mut().insert(

@@ -16,6 +16,9 @@ use crate::kv::validate;
 use crate::services::methods::{METHODS, id};
 use crate::watch::StreamKey;
 
+use crate::auth::Identity;
+use crate::auth::gate::CommonName;
+
 use super::connection::ConnectionKey;
 use super::core::fail;
 use super::health_calls::{health_check, health_list, health_watch};
@@ -66,6 +69,10 @@ impl From<prost::DecodeError> for CallError {
 pub struct Calls<'a> {
     pub state: &'a mut NetState,
     pub connection: ConnectionKey,
+    /// Of the client's certificate.
+    pub common_name: &'a CommonName,
+    /// Steps of an errand are its caller's; `None` for calls that come from clients.
+    pub acts_for: Option<&'a Option<Identity>>,
 }
 
 impl Service for Calls<'_> {
@@ -145,6 +152,9 @@ impl Service for Calls<'_> {
                     .table
                     .cancel(StreamKey { connection, stream });
             }
+            id::AUTH_AUTHENTICATE | id::AUTH_USER_ADD | id::AUTH_USER_CHANGE_PASSWORD => {
+                self.state.auth_calls.remove(self.connection, stream);
+            }
             _ => {}
         }
         // A proposal that is under way is carried out all the same; its reply finds no call.
@@ -161,6 +171,11 @@ pub(super) fn answer_error(stream: StreamId, error: CallError, out: &mut Respond
         ),
         CallError::Status(code, text) => out.error(stream, code, &text),
     }
+}
+
+/// Methods of the Auth service, which lie side by side.
+fn is_auth(method: MethodId) -> bool {
+    (id::AUTH_AUTH_ENABLE.0..=id::AUTH_ROLE_REVOKE_PERMISSION.0).contains(&method.0)
 }
 
 impl Calls<'_> {
@@ -208,19 +223,21 @@ impl Calls<'_> {
             id::MAINTENANCE_MOVE_LEADER => self.move_leader(call, message, out),
             id::MAINTENANCE_DOWNGRADE => {
                 etcdserverpb::DowngradeRequest::decode(message)?;
+                self.require_root(call)?;
                 self.begin_errand(call, message)
             }
             id::MAINTENANCE_HASH => self.hash(call, message),
             id::MAINTENANCE_SNAPSHOT => self.snapshot(call, message),
             id::MAINTENANCE_HASH_KV => {
                 etcdserverpb::HashKvRequest::decode(message)?;
+                self.require_root(call)?;
                 self.read(call, message, true, out)
             }
             id::CLUSTER_MEMBER_LIST => self.member_list(call, message, out),
             id::CLUSTER_MEMBER_UPDATE => self.member_update(call, message),
             id::CLUSTER_MEMBER_ADD => self.member_add(call, message, out),
-            id::CLUSTER_MEMBER_REMOVE => self.member_remove(message),
-            id::CLUSTER_MEMBER_PROMOTE => self.member_promote(message),
+            id::CLUSTER_MEMBER_REMOVE => self.member_remove(call, message),
+            id::CLUSTER_MEMBER_PROMOTE => self.member_promote(call, message),
             id::LOCK_LOCK => {
                 v3lockpb::LockRequest::decode(message)?;
                 self.begin_errand(call, message)
@@ -252,6 +269,7 @@ impl Calls<'_> {
                 self.state.books.sent(call.method);
                 Ok(())
             }
+            method if is_auth(method) => self.auth(call, message),
             _ => {
                 self.refuse(call.method, call.stream, out);
                 Ok(())
@@ -298,9 +316,12 @@ impl Calls<'_> {
         is_serializable: bool,
         out: &mut Responder<'_>,
     ) -> Handled {
+        let who = self.identify(call)?;
         if is_serializable {
             let read = (self.connection, call.stream, call.method);
-            self.state.serve_read(read, self.state.now_ns, message, out);
+            let now_ns = self.state.now_ns;
+            self.state
+                .serve_read(read, now_ns, who.as_ref(), message, out);
             return Ok(());
         }
         let state = &mut *self.state;
@@ -313,6 +334,7 @@ impl Calls<'_> {
             call.method,
             message,
             state.now_ns,
+            who,
         );
         Ok(())
     }

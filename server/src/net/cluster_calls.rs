@@ -28,11 +28,13 @@ impl Calls<'_> {
         out: &mut Responder<'_>,
     ) -> Handled {
         let request = MemberListRequest::decode(message)?;
+        self.require_user(call)?;
         self.read(call, message, !request.linearizable, out)
     }
 
     pub(super) fn member_update(&mut self, call: &Call<'_>, message: &[u8]) -> Handled {
         let request = MemberUpdateRequest::decode(message)?;
+        self.require_root(call)?;
         let urls = request.peer_ur_ls.iter().map(|url| Url { url });
         let urls: Vec<Url<'_>> = urls.collect();
         let body = Body::MemberPeerUrlsSet(MemberPeerUrlsSet {
@@ -54,6 +56,7 @@ impl Calls<'_> {
         if given.is_empty() || given.iter().any(|url| PeerUrl::parse(url).is_err()) {
             return Err(EtcdError::MemberBadUrls.into());
         }
+        self.require_root(call)?;
         let cluster = self.state.shared.cluster.load();
         let mut taken = cluster.members.iter().flat_map(|held| &held.peer_ur_ls);
         if taken.any(|url| given.contains(url)) {
@@ -63,8 +66,9 @@ impl Calls<'_> {
         Ok(())
     }
 
-    pub(super) fn member_remove(&mut self, message: &[u8]) -> Handled {
+    pub(super) fn member_remove(&mut self, call: &Call<'_>, message: &[u8]) -> Handled {
         let request = MemberRemoveRequest::decode(message)?;
+        self.require_root(call)?;
         Err(match self.has_member(request.id) {
             // The last voter: what is left could decide nothing.
             true => EtcdError::MemberNotEnoughStarted,
@@ -73,8 +77,9 @@ impl Calls<'_> {
         .into())
     }
 
-    pub(super) fn member_promote(&mut self, message: &[u8]) -> Handled {
+    pub(super) fn member_promote(&mut self, call: &Call<'_>, message: &[u8]) -> Handled {
         let request = MemberPromoteRequest::decode(message)?;
+        self.require_root(call)?;
         Err(match self.has_member(request.id) {
             true => EtcdError::MemberNotLearner,
             false => EtcdError::MemberNotFound,

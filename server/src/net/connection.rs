@@ -8,11 +8,13 @@
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::Waker;
 
 use wire::grpc::stats::{EndedCall, LimitHits};
 use wire::grpc::{CancelReason, Code, LocalCalls, Responder, Service};
 
+use crate::auth::gate::CommonName;
 use crate::runtime::{Class, Sender, Signal, Socket, spawn};
 use crate::tls::TlsSession;
 
@@ -54,6 +56,8 @@ pub const SPARE_BYTES_MAX: usize = 1 << 20;
 pub struct Connection {
     pub key: ConnectionKey,
     pub opened_ns: u64,
+    /// In the client's certificate, from the end of the handshake on.
+    pub common_name: CommonName,
     /// For the log.
     pub peer: Option<std::net::SocketAddr>,
     /// What the address is for that it came to.
@@ -119,6 +123,7 @@ impl Connection {
         Rc::new(Connection {
             key,
             opened_ns: now_ns,
+            common_name: CommonName::new(),
             peer: socket.peer_addr(),
             serves,
             is_tls: tls.is_some(),
@@ -168,6 +173,10 @@ impl Connection {
         stack.plaintext.clear();
         let fed = tls.feed(bytes, &mut stack.plaintext);
         let alpn = (!tls.is_handshaking()).then(|| tls.alpn());
+        if alpn.is_some() {
+            self.common_name
+                .get_or_init(|| tls.peer_common_name().map(Arc::from));
+        }
         let mut next = Next::Read;
         if !stack.plaintext.is_empty() {
             next = stack

@@ -21,6 +21,7 @@ use crate::gateway::routes::JsonRoutes;
 use crate::metrics::Stage;
 use crate::pipeline::{Inbox, NetId, ReplyBatch, Shared, ToNet};
 use crate::runtime::{Class, Listener, Signal, spawn, yield_now};
+use crate::services::methods::id;
 use crate::tls::CertReloader;
 
 use super::admission::Admission;
@@ -191,6 +192,7 @@ impl NetCore {
             ToNet::Leases(answers) => self.on_lease_answers(answers),
             ToNet::State { caller, result } => self.on_state(caller, result),
             ToNet::Backup { caller, done } => self.on_backup(caller, done),
+            ToNet::Password(done) => self.on_password(done),
             ToNet::Dropped { id, error } => {
                 let pending = self.state.borrow_mut().proposals.take(id.sequence());
                 if let Some(pending) = pending {
@@ -211,6 +213,10 @@ impl NetCore {
         for reply in batch.replies.drain(..) {
             let pending = self.state.borrow_mut().on_reply(&reply);
             let Some(pending) = pending else { continue };
+            if pending.method == id::AUTH_AUTHENTICATE {
+                self.on_authenticated(&pending, &reply, &batch.bytes);
+                continue;
+            }
             let result = match pending.verdict {
                 Some(error) => Err(error),
                 None => reply.result.clone(),
@@ -237,7 +243,11 @@ impl NetCore {
 
     /// Answers a write that was not applied, as far as this member knows.
     pub(super) fn fail_write(&self, pending: &Pending, error: EtcdError) {
-        self.state.borrow_mut().books.ended(pending.ended(false));
+        {
+            let state = &mut *self.state.borrow_mut();
+            state.books.ended(pending.ended(false));
+            state.auth_calls.remove(pending.connection, pending.stream);
+        }
         if pending.connection == ConnectionKey::OWN {
             return self.end_step(pending.stream, Err(error));
         }
@@ -263,7 +273,8 @@ impl NetCore {
                     let mut state = self.state.borrow_mut();
                     let request = batch.request(read);
                     let call = (read.connection, read.stream, read.method);
-                    state.serve_read(call, read.started_ns, request, out);
+                    let who = read.who.as_ref();
+                    state.serve_read(call, read.started_ns, who, request, out);
                 });
                 self.keep_held_bounded();
             }
@@ -294,6 +305,8 @@ impl NetCore {
                     work: Work::Read { success: false },
                     started_ns: read.started_ns,
                 });
+                let calls = &mut self.state.borrow_mut().auth_calls;
+                calls.remove(read.connection, read.stream);
                 self.respond(read.connection, |out| fail(out, read.stream, error));
             }
         }

@@ -26,12 +26,13 @@ use super::locks::{
 /// Waits to become the leader.
 pub async fn campaign(core: &Rc<NetCore>, errand: &Errand) -> Answered {
     let request: CampaignRequest = errand.decode();
-    let place = Place::take(core, &request.name, request.lease, &request.value).await?;
+    let place = Place::take(core, errand, &request.name, request.lease, &request.value).await?;
     if let Some(before) = &place.before
         && before.value != request.value
     {
         let changed = change(
             core,
+            errand,
             &place.key,
             place.revision,
             put(&place.key, &request.value, place.lease),
@@ -42,7 +43,7 @@ pub async fn campaign(core: &Rc<NetCore>, errand: &Errand) -> Answered {
             Err(failed) => Some(failed),
         };
         if let Some(failed) = failed {
-            leave(core, &place).await;
+            leave(core, errand, &place).await;
             return Err(failed);
         }
     }
@@ -50,7 +51,7 @@ pub async fn campaign(core: &Rc<NetCore>, errand: &Errand) -> Answered {
     let has_waited = turn != Ok(true);
     // Nobody is there to lead. Who led before this call goes on leading.
     if errand.is_cancelled() && (place.is_new || has_waited) {
-        leave(core, &place).await;
+        leave(core, errand, &place).await;
         return Err(Failed::Cancelled);
     }
     turn?;
@@ -70,9 +71,9 @@ pub async fn campaign(core: &Rc<NetCore>, errand: &Errand) -> Answered {
 pub async fn proclaim(core: &Rc<NetCore>, errand: &Errand) -> Answered {
     let request: ProclaimRequest = errand.decode();
     let leader = request.leader.ok_or(EtcdError::LeaderFieldMissing)?;
-    let lease = core.lease_or_new(leader.lease).await?;
+    let lease = core.lease_or_new(errand, leader.lease).await?;
     let value = put(&leader.key, &request.value, lease);
-    let reply = change(core, &leader.key, leader.rev, value).await?;
+    let reply = change(core, errand, &leader.key, leader.rev, value).await?;
     if !reply.succeeded {
         return Err(EtcdError::ElectionNotLeader.into());
     }
@@ -86,8 +87,8 @@ pub async fn proclaim(core: &Rc<NetCore>, errand: &Errand) -> Answered {
 pub async fn resign(core: &Rc<NetCore>, errand: &Errand) -> Answered {
     let request: ResignRequest = errand.decode();
     let leader = request.leader.ok_or(EtcdError::LeaderFieldMissing)?;
-    core.lease_or_new(leader.lease).await?;
-    let reply = change(core, &leader.key, leader.rev, deletion(&leader.key)).await?;
+    core.lease_or_new(errand, leader.lease).await?;
+    let reply = change(core, errand, &leader.key, leader.rev, deletion(&leader.key)).await?;
     let reply = ResignResponse {
         header: reply.header,
     };
@@ -99,7 +100,7 @@ pub async fn leader(core: &Rc<NetCore>, errand: &Errand) -> Answered {
     let request: LeaderRequest = errand.decode();
     let mut prefix = request.name;
     prefix.push(b'/');
-    let (header, kv) = oldest(core, &prefix).await?;
+    let (header, kv) = oldest(core, errand, &prefix).await?;
     let reply = LeaderResponse {
         header: Some(header),
         kv: Some(kv.ok_or(EtcdError::ElectionNoLeader)?),
@@ -121,7 +122,7 @@ pub async fn observe(core: &Rc<NetCore>, errand: &Errand) -> Answered {
 
 async fn observe_leaders(core: &Rc<NetCore>, errand: &Errand, prefix: &[u8]) -> Result<(), Failed> {
     loop {
-        let (header, kv) = match oldest(core, prefix).await? {
+        let (header, kv) = match oldest(core, errand, prefix).await? {
             (header, Some(kv)) => (header, kv),
             (header, None) => first_put(core, errand, prefix, header.revision).await?,
         };
@@ -210,10 +211,13 @@ async fn send(
 /// The oldest key under `prefix`, as of now.
 async fn oldest(
     core: &Rc<NetCore>,
+    errand: &Errand,
     prefix: &[u8],
 ) -> Result<(ResponseHeader, Option<KeyValue>), Failed> {
     core.read_barrier().await?;
-    let mut found = core.range(&by_age(prefix, SortOrder::Ascend)).await?;
+    let mut found = core
+        .range(errand, &by_age(prefix, SortOrder::Ascend))
+        .await?;
     let kv = (!found.kvs.is_empty()).then(|| found.kvs.swap_remove(0));
     Ok((header_of(found.header), kv))
 }
@@ -221,6 +225,7 @@ async fn oldest(
 /// Does `operation` if the key still is the one that was created at `revision`.
 async fn change(
     core: &Rc<NetCore>,
+    errand: &Errand,
     key: &[u8],
     revision: i64,
     operation: RequestOp,
@@ -230,7 +235,7 @@ async fn change(
         success: vec![operation],
         failure: Vec::new(),
     };
-    core.txn(&txn).await
+    core.txn(errand, &txn).await
 }
 
 fn deletion(key: &[u8]) -> RequestOp {
@@ -240,8 +245,16 @@ fn deletion(key: &[u8]) -> RequestOp {
 }
 
 /// Resigns a place that nobody waits for; what goes wrong with that is left to the lease's end.
-async fn leave(core: &Rc<NetCore>, place: &Place) {
-    if let Err(failed) = change(core, &place.key, place.revision, deletion(&place.key)).await {
+async fn leave(core: &Rc<NetCore>, errand: &Errand, place: &Place) {
+    if let Err(failed) = change(
+        core,
+        errand,
+        &place.key,
+        place.revision,
+        deletion(&place.key),
+    )
+    .await
+    {
         tracing::warn!(
             key = %place.key.escape_ascii(),
             reason = ?failed,

@@ -5,8 +5,8 @@
 //! step that watches opens a stream of the hub under the errand's own call, so what it may hold is bounded by the connection's bounds.
 //!
 //! Always true here: an errand is in the table from its request until its task has ended, so a client that goes is noticed at the next
-//! step; it waits on one signal and never polls; at most [`ERRANDS_MAX`] with [`REQUEST_BYTES_MAX`] run on a core. Who asks is not looked at yet: what a
-//! step may do on a user's behalf is to be asked in [`NetCore::step`], [`NetCore::range`] and [`NetCore::watch`].
+//! step; it waits on one signal and never polls; at most [`ERRANDS_MAX`] with [`REQUEST_BYTES_MAX`] run on a core. An errand acts for
+//! whom its call came from: every step has his rights, of the moment it is taken.
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
@@ -21,6 +21,8 @@ use wire::messages::etcdserverpb::{
     TxnResponse, WatchResponse,
 };
 
+use crate::auth::gate::CommonName;
+use crate::auth::{Identity, refusal};
 use crate::runtime::{Class, Signal, spawn, yield_now};
 use crate::services::methods::id;
 use crate::watch::{Output, StreamKey};
@@ -44,6 +46,8 @@ pub struct Errand {
     pub key: StreamKey,
     pub method: MethodId,
     pub request: Box<[u8]>,
+    /// Whom it acts for; nobody while authentication is off.
+    who: Option<Identity>,
     started_ns: u64,
     /// The client has gone, or its time is over.
     is_cancelled: Cell<bool>,
@@ -190,6 +194,14 @@ impl Errand {
 impl Calls<'_> {
     /// Begins a call whose request was decoded.
     pub(super) fn begin_errand(&mut self, call: &Call<'_>, message: &[u8]) -> Handled {
+        let who = match self.identify(call) {
+            Ok(who) => who,
+            // As with every error of a step of theirs, the code is lost on the way.
+            Err(error) if call.method != id::MAINTENANCE_DOWNGRADE => {
+                return Err(CallError::Status(Code::Unknown, error.text().to_owned()));
+            }
+            Err(error) => return Err(error.into()),
+        };
         let errands = &mut self.state.errands;
         let key = StreamKey {
             connection: self.connection,
@@ -199,6 +211,7 @@ impl Calls<'_> {
             key,
             method: call.method,
             request: message.into(),
+            who,
             started_ns: self.state.now_ns,
             is_cancelled: Cell::new(false),
             news: RefCell::default(),
@@ -273,6 +286,7 @@ impl NetCore {
     /// One write as the errand's own client. It is carried out also if the errand is cancelled meanwhile.
     async fn step(
         self: &Rc<Self>,
+        errand: &Errand,
         method: MethodId,
         begin: impl FnOnce(&mut Calls<'_>, &Call<'_>) -> Handled,
     ) -> Result<Vec<u8>, Failed> {
@@ -294,6 +308,8 @@ impl NetCore {
             let mut calls = Calls {
                 state,
                 connection: ConnectionKey::OWN,
+                common_name: &CommonName::new(),
+                acts_for: Some(&errand.who),
             };
             let begun = begin(&mut calls, &Call::own(StreamId(number), method));
             state.end_pass();
@@ -317,21 +333,35 @@ impl NetCore {
         }
     }
 
-    pub(super) async fn txn(self: &Rc<Self>, txn: &TxnRequest) -> Result<TxnResponse, Failed> {
+    pub(super) async fn txn(
+        self: &Rc<Self>,
+        errand: &Errand,
+        txn: &TxnRequest,
+    ) -> Result<TxnResponse, Failed> {
         let message = txn.encode_to_vec();
-        let reply = self.step(id::KV_TXN, |calls, call| calls.step_txn(call, &message));
+        let reply = self.step(errand, id::KV_TXN, |calls, call| {
+            calls.step_txn(call, &message)
+        });
         Ok(TxnResponse::decode(&reply.await?[..]).expect("we encoded it"))
     }
 
-    pub(super) async fn delete(self: &Rc<Self>, request: &[u8]) -> Result<Vec<u8>, Failed> {
-        self.step(id::KV_DELETE_RANGE, |calls, call| {
+    pub(super) async fn delete(
+        self: &Rc<Self>,
+        errand: &Errand,
+        request: &[u8],
+    ) -> Result<Vec<u8>, Failed> {
+        self.step(errand, id::KV_DELETE_RANGE, |calls, call| {
             calls.delete_range(call, request)
         })
         .await
     }
 
     /// The lease of a call: its own, or a new one of a minute that nobody renews.
-    pub(super) async fn lease_or_new(self: &Rc<Self>, lease: i64) -> Result<i64, Failed> {
+    pub(super) async fn lease_or_new(
+        self: &Rc<Self>,
+        errand: &Errand,
+        lease: i64,
+    ) -> Result<i64, Failed> {
         const SESSION_TTL_S: i64 = 60;
         if lease != 0 {
             return Ok(lease);
@@ -341,7 +371,7 @@ impl NetCore {
             id: 0,
         };
         let message = request.encode_to_vec();
-        let reply = self.step(id::LEASE_LEASE_GRANT, |calls, call| {
+        let reply = self.step(errand, id::LEASE_LEASE_GRANT, |calls, call| {
             calls.lease_grant(call, &message)
         });
         let reply = LeaseGrantResponse::decode(&reply.await?[..]).expect("we encoded it");
@@ -351,22 +381,30 @@ impl NetCore {
     /// Proposes on behalf of an errand that is no write of keys.
     pub(super) async fn propose_step(
         self: &Rc<Self>,
+        errand: &Errand,
         method: MethodId,
         begin: impl FnOnce(&mut Calls<'_>, &Call<'_>) -> Handled,
     ) -> Result<Vec<u8>, Failed> {
-        self.step(method, begin).await
+        self.step(errand, method, begin).await
     }
 
     /// Reads the local state, which holds every write that was answered before. After [`NetCore::read_barrier`] it is linearizable.
     pub(super) async fn range(
         self: &Rc<Self>,
+        errand: &Errand,
         request: &RangeRequest,
     ) -> Result<RangeResponse, Failed> {
         let message = request.encode_to_vec();
         let mut job = ReadJob::default();
         let mut reply = Vec::new();
+        let auth_revision;
         {
-            let state = self.state.borrow();
+            let state = &mut *self.state.borrow_mut();
+            let rights;
+            (rights, auth_revision) = state.auth.rights(errand.who.as_ref());
+            rights
+                .may_read(&request.key, &request.range_end)
+                .map_err(refusal)?;
             let header = state.header();
             let call = (id::KV_RANGE, &message[..]);
             job.begin(call, &state.reader, &header, 0, &mut reply)?;
@@ -381,7 +419,11 @@ impl NetCore {
                 _ => yield_now().await,
             }
         }
-        job.count(&self.state.borrow().metrics);
+        let state = &mut *self.state.borrow_mut();
+        job.count(&state.metrics);
+        if !state.auth.is_current(auth_revision) {
+            return Err(EtcdError::AuthOldRevision.into());
+        }
         Ok(RangeResponse::decode(&reply[..]).expect("we encoded it"))
     }
 
@@ -429,6 +471,10 @@ impl NetCore {
         }
         let state = &mut *self.state.borrow_mut();
         state.now_ns = self.clock.now_ns();
+        let (rights, _) = state.auth.rights(errand.who.as_ref());
+        rights
+            .may_read(create.key, create.range_end)
+            .map_err(refusal)?;
         let created = state.watch_as(errand.key, create);
         if created.refusal.is_some() {
             return Err(EtcdError::TooManyRequests.into());

@@ -22,6 +22,7 @@ use wire::error::EtcdError;
 use wire::grpc::{Call, CallKind, CancelReason, Code, LocalAnswer, MetadataBuf, Service, StreamId};
 use wire::json::{JsonError, MessageType, Values, decode};
 
+use crate::auth::CommonName;
 use crate::gateway::metadata::{metadata, timeout_ns};
 use crate::gateway::replies::{self, JsonReply};
 use crate::gateway::routes::JsonRoute;
@@ -110,6 +111,9 @@ impl NetCore {
         let mut calls = Calls {
             state: &mut state,
             connection: connection.key,
+            // Nobody is known here by the certificate of a connection: in etcd it would be the gateway's own.
+            common_name: &CommonName::new(),
+            acts_for: None,
         };
         let call = Call {
             stream: head.stream,

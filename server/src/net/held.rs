@@ -222,6 +222,8 @@ impl NetCore {
             let mut service = Calls {
                 state: &mut state,
                 connection: connection.key,
+                common_name: &connection.common_name,
+                acts_for: None,
             };
             calls += connection.give_up(&mut service);
             drop(state);

@@ -21,6 +21,7 @@ use wire::messages::etcdserverpb::{
     LeaseGrantRequest, LeaseLeasesRequest, LeaseRevokeRequest, LeaseTimeToLiveRequest,
 };
 
+use crate::auth::Identity;
 use crate::kv::quota;
 use crate::pipeline::{
     LeaseAnswer, LeaseAsk, LeaseCaller, LeaseFound, LeaseSaid, LeaseWhat, Shared, Watcher,
@@ -143,7 +144,8 @@ impl NetState {
             }
             let nobody = ConnectionKey::default();
             let now_ns = self.now_ns;
-            self.reads.add(nobody, StreamId(0), LEADERSHIP, b"", now_ns);
+            self.reads
+                .add(nobody, StreamId(0), LEADERSHIP, b"", now_ns, None);
         }
     }
 }
@@ -154,6 +156,7 @@ impl Calls<'_> {
         if !self.has_space(quota::LEASE_COST) {
             return self.raise_no_space(call);
         }
+        self.require_user(call)?;
         let (mut id, mut len) = (request.id, message.len());
         if LeaseId(id).is_none() {
             id = self.state.shared.next_lease_id();
@@ -173,6 +176,7 @@ impl Calls<'_> {
 
     pub(super) fn lease_revoke(&mut self, call: &Call<'_>, message: &[u8]) -> Handled {
         let request = LeaseRevokeRequest::decode(message)?;
+        self.require_user(call)?;
         let body = Body::LeaseRevoke(LeaseRevoke { id: request.id });
         let (field, len) = (REVOKE_FIELD, message.len());
         self.propose(call, body, RequestEnvelope::Other { field, len })
@@ -180,9 +184,11 @@ impl Calls<'_> {
 
     pub(super) fn lease_time_to_live(&mut self, call: &Call<'_>, message: &[u8]) -> Handled {
         let request = LeaseTimeToLiveRequest::decode(message)?;
+        let who = self.require_user(call)?;
         let started_ns = self.state.now_ns;
         self.ask_leases(
             call,
+            who,
             LeaseWhat::TimeToLive {
                 id: LeaseId(request.id),
                 with_keys: request.keys,
@@ -193,11 +199,12 @@ impl Calls<'_> {
 
     pub(super) fn lease_leases(&mut self, call: &Call<'_>, message: &[u8]) -> Handled {
         LeaseLeasesRequest::decode(message)?;
+        let who = self.require_user(call)?;
         let started_ns = self.state.now_ns;
-        self.ask_leases(call, LeaseWhat::List { started_ns })
+        self.ask_leases(call, who, LeaseWhat::List { started_ns })
     }
 
-    fn ask_leases(&mut self, call: &Call<'_>, what: LeaseWhat) -> Handled {
+    fn ask_leases(&mut self, call: &Call<'_>, who: Option<Identity>, what: LeaseWhat) -> Handled {
         let state = &mut *self.state;
         if state.leases.calls == LEASE_CALLS_MAX {
             return Err(EtcdError::TooManyRequests.into());
@@ -208,6 +215,7 @@ impl Calls<'_> {
                 connection: self.connection,
                 stream: call.stream,
             },
+            who,
             what,
             committed: state.shared.committed(),
         };
@@ -232,9 +240,9 @@ impl NetCore {
                     self.lease_call_ended(caller, id::LEASE_LEASE_TIME_TO_LIVE, started_ns);
                     self.answer_time_to_live(caller, lease, result);
                 }
-                LeaseSaid::List { started_ns, leases } => {
+                LeaseSaid::List { started_ns, result } => {
                     self.lease_call_ended(caller, id::LEASE_LEASE_LEASES, started_ns);
-                    self.answer_list(caller, leases);
+                    self.answer_list(caller, result);
                 }
             }
         }
@@ -274,14 +282,17 @@ impl NetCore {
     }
 
     /// In the order in which they end, as etcd lists them.
-    fn answer_list(&self, caller: LeaseCaller, mut leases: Vec<(u64, LeaseId)>) {
-        leases.sort_unstable();
+    fn answer_list(&self, caller: LeaseCaller, result: Result<Vec<(u64, LeaseId)>, EtcdError>) {
         let header = self.state.borrow().header();
-        self.respond(caller.connection, |out| {
-            out.unary(caller.stream, |buffer| {
-                let ids = leases.iter().map(|(_, id)| id.0);
-                put_lease_leases_response(buffer, &header, ids);
-            });
+        self.respond(caller.connection, |out| match result {
+            Ok(mut leases) => {
+                leases.sort_unstable();
+                out.unary(caller.stream, |buffer| {
+                    let ids = leases.iter().map(|(_, id)| id.0);
+                    put_lease_leases_response(buffer, &header, ids);
+                });
+            }
+            Err(error) => fail(out, caller.stream, error),
         });
     }
 

@@ -164,6 +164,8 @@ impl Calls<'_> {
         if !is_primary(&state.shared) {
             return Err(EtcdError::NotPrimaryLessor.into());
         }
+        let who = self.identify(call)?;
+        let state = &mut *self.state;
         let caller = LeaseCaller {
             connection: self.connection,
             stream: call.stream,
@@ -187,6 +189,7 @@ impl Calls<'_> {
         streams.waiting += 1;
         let ask = LeaseAsk {
             caller,
+            who,
             what: LeaseWhat::KeepAlive { id, place },
             committed,
         };

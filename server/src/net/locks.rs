@@ -28,7 +28,7 @@ pub type Answered = Result<Option<Vec<u8>>, Failed>;
 /// Waits for the lock.
 pub async fn lock(core: &Rc<NetCore>, errand: &Errand) -> Answered {
     let request: LockRequest = errand.decode();
-    let place = Place::take(core, &request.name, request.lease, b"").await?;
+    let place = Place::take(core, errand, &request.name, request.lease, b"").await?;
     let turn = take_turn(core, errand, &place).await;
     let header = match turn {
         // Nobody is there to have it. What was held before this call stays held.
@@ -49,7 +49,7 @@ pub async fn lock(core: &Rc<NetCore>, errand: &Errand) -> Answered {
         // The key is gone already.
         Err(failed @ Failed::Etcd(EtcdError::SessionExpired)) => Err(failed),
         Err(failed) => {
-            place.leave(core).await;
+            place.leave(core, errand).await;
             Err(failed)
         }
     }
@@ -70,7 +70,7 @@ async fn take_turn(core: &Rc<NetCore>, errand: &Errand, place: &Place) -> Result
     }
     // It took a while: the lease may have ended meanwhile.
     core.read_barrier().await?;
-    let own = core.range(&one(&place.key)).await?;
+    let own = core.range(errand, &one(&place.key)).await?;
     if own.kvs.is_empty() {
         return Err(EtcdError::SessionExpired.into());
     }
@@ -83,7 +83,9 @@ async fn take_turn(core: &Rc<NetCore>, errand: &Errand, place: &Place) -> Result
 /// Deletes a lock's key, whoever holds it.
 pub async fn unlock(core: &Rc<NetCore>, errand: &Errand) -> Answered {
     let request: UnlockRequest = errand.decode();
-    let reply = core.delete(&delete(&request.key).encode_to_vec()).await?;
+    let reply = core
+        .delete(errand, &delete(&request.key).encode_to_vec())
+        .await?;
     let reply = DeleteRangeResponse::decode(&reply[..]).expect("we encoded it");
     let reply = UnlockResponse {
         header: reply.header,
@@ -109,11 +111,12 @@ impl Place {
     /// Takes a place with a value, or finds the one that this lease has.
     pub async fn take(
         core: &Rc<NetCore>,
+        errand: &Errand,
         name: &[u8],
         lease: i64,
         value: &[u8],
     ) -> Result<Place, Failed> {
-        let lease = core.lease_or_new(lease).await?;
+        let lease = core.lease_or_new(errand, lease).await?;
         let mut prefix = name.to_vec();
         prefix.push(b'/');
         let mut key = prefix.clone();
@@ -125,7 +128,7 @@ impl Place {
                 request: Some(request_op::Request::RequestRange(one(&key))),
             }],
         };
-        let reply = core.txn(&txn).await?;
+        let reply = core.txn(errand, &txn).await?;
         let before = first_found(&reply);
         let header = header_of(reply.header);
         Ok(Place {
@@ -142,8 +145,10 @@ impl Place {
     }
 
     /// Gives the place up; what goes wrong with that is left to the lease's end.
-    async fn leave(&self, core: &Rc<NetCore>) {
-        let left = core.delete(&delete(&self.key).encode_to_vec()).await;
+    async fn leave(&self, core: &Rc<NetCore>, errand: &Errand) {
+        let left = core
+            .delete(errand, &delete(&self.key).encode_to_vec())
+            .await;
         if let Err(failed) = left {
             tracing::warn!(
                 key = %self.key.escape_ascii(),
@@ -167,7 +172,7 @@ pub async fn wait_for_turn(
     };
     let mut was_first = true;
     loop {
-        let found = core.range(&before).await?;
+        let found = core.range(errand, &before).await?;
         let Some(newest) = found.kvs.first() else {
             return Ok(was_first);
         };

@@ -54,6 +54,8 @@ pub struct LongRead {
     /// When its request came, and when the store was first asked.
     pub started_ns: u64,
     pub begun_ns: u64,
+    /// Of the rights it was begun under; 0 for nobody's.
+    pub auth_revision: u64,
     /// For the log, should it take too long.
     pub request: Box<[u8]>,
     pub job: ReadJob,
@@ -270,7 +272,11 @@ fn slice(core: &NetCore, read: &mut LongRead) -> Slice {
     let outcome = {
         let mut state = core.state.borrow_mut();
         state.now_ns = core.clock.now_ns();
-        read.job.step(&state.reader, &mut read.reply)
+        let outcome = read.job.step(&state.reader, &mut read.reply);
+        match state.auth.is_current(read.auth_revision) {
+            true => outcome,
+            false => outcome.and(Err(EtcdError::AuthOldRevision)),
+        }
     };
     let stream = read.stream;
     let reply = &mut read.reply;

@@ -36,6 +36,7 @@ impl Calls<'_> {
         out: &mut Responder<'_>,
     ) -> Handled {
         StatusRequest::decode(message)?;
+        self.require_user(call)?;
         let revision = self.state.reader.revision();
         let (shared, quota) = (&self.state.shared, self.state.settings.quota_shown);
         out.unary(call.stream, |buffer| {
@@ -52,9 +53,11 @@ impl Calls<'_> {
     ) -> Handled {
         let request = AlarmRequest::decode(message)?;
         if request.action == AlarmAction::Get as i32 {
+            self.require_user(call)?;
             // etcd asks its log. What is acknowledged is seen either way, and this way also while the disk is full.
             return self.read(call, message, false, out);
         }
+        self.require_root(call)?;
         let body = Body::Alarm(command::Alarm {
             member_id: request.member_id,
             action: request.action,
@@ -70,6 +73,7 @@ impl Calls<'_> {
         out: &mut Responder<'_>,
     ) -> Handled {
         let request = MoveLeaderRequest::decode(message)?;
+        self.require_root(call)?;
         let shared = &self.state.shared;
         if shared.leader() != shared.member_id {
             return Err(EtcdError::NotLeader.into());
@@ -93,13 +97,13 @@ pub async fn downgrade(core: &Rc<NetCore>, errand: &Errand) -> Answered {
         }
         Ok(DowngradeAction::Enable) => {
             let target = judge(core, &request.version).await?.to_string();
-            set(core, true, &target).await
+            set(core, errand, true, &target).await
         }
         Ok(DowngradeAction::Cancel) => {
             core.read_barrier().await?;
             let is_under_way = core.shared.cluster.load().downgrade_target.is_some();
             if is_under_way {
-                return set(core, false, "").await;
+                return set(core, errand, false, "").await;
             }
             // As etcd: there is nothing to cancel, and the answer is the same.
             Ok(Some(shown_version(core)))
@@ -124,8 +128,8 @@ async fn judge(core: &Rc<NetCore>, version: &str) -> Result<Minor, Failed> {
     Ok(target)
 }
 
-async fn set(core: &Rc<NetCore>, is_enabled: bool, target: &str) -> Answered {
-    let set = core.propose_step(id::MAINTENANCE_DOWNGRADE, |calls, call| {
+async fn set(core: &Rc<NetCore>, errand: &Errand, is_enabled: bool, target: &str) -> Answered {
+    let set = core.propose_step(errand, id::MAINTENANCE_DOWNGRADE, |calls, call| {
         let body = Body::DowngradeInfoSet(DowngradeInfoSet { is_enabled, target });
         let (field, len) = (DOWNGRADE_FIELD, target.len() + 8);
         calls.propose(call, body, RequestEnvelope::Other { field, len })

@@ -5,7 +5,7 @@
 //! finds its method, [`writes`] checks it and proposes it; [`proposals`] remembers who waits;
 //! the answer comes back through [`core`] and leaves through the connection. A linearizable read
 //! waits in [`reads`] until its index is applied, is served by [`state`], and a long one goes on in
-//! slices. [`watching`] serves watch streams, [`backups`] copies of the tree file, [`errands`]
+//! slices. [`watching`] serves watch streams, [`auth_calls`] the Auth service, [`backups`] copies of the tree file, [`errands`]
 //! what takes several steps: [`locks`], [`elections`]. [`http_client`] answers what is not gRPC, and
 //! [`gateway_calls`] makes calls of JSON. [`books`] counts; [`timers`] ends what took too long.
 //!
@@ -13,6 +13,7 @@
 //! store and the words of [`crate::pipeline::Shared`]; nothing waits inside a callback.
 
 mod admission;
+mod auth_calls;
 mod backups;
 mod barrier;
 mod books;

@@ -9,6 +9,8 @@ use std::ops::Range;
 
 use wire::grpc::{MethodId, StreamId};
 
+use crate::auth::Identity;
+
 use super::connection::ConnectionKey;
 
 /// Reads of one net core that may wait at the same time; above it clients get
@@ -26,6 +28,8 @@ pub struct WaitingRead {
     pub stream: StreamId,
     pub method: MethodId,
     pub started_ns: u64,
+    /// Who asks; nobody while authentication is off.
+    pub who: Option<Identity>,
     request: Range<usize>,
 }
 
@@ -91,6 +95,7 @@ impl Reads {
         method: MethodId,
         request: &[u8],
         started_ns: u64,
+        who: Option<Identity>,
     ) {
         assert!(
             self.has_room(request.len()),
@@ -107,6 +112,7 @@ impl Reads {
             stream,
             method,
             started_ns,
+            who,
             request,
         });
     }
@@ -220,6 +226,7 @@ mod tests {
             MethodId(0),
             request,
             0,
+            None,
         );
     }
 

@@ -187,6 +187,8 @@ impl NetCore {
             let mut calls = Calls {
                 state: &mut state,
                 connection: connection.key,
+                common_name: &connection.common_name,
+                acts_for: None,
             };
             let next = connection.receive(&buffer[..received], now_ns, &protocols, &mut calls);
             state.end_pass();
@@ -218,6 +220,8 @@ impl NetCore {
         let mut calls = Calls {
             state: &mut state,
             connection: connection.key,
+            common_name: &connection.common_name,
+            acts_for: None,
         };
         let stats = connection.input_ended(&mut calls);
         let now_ns = state.now_ns;

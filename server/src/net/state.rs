@@ -16,6 +16,8 @@ use wire::grpc::{Code, MethodId, Responder, StreamId};
 use wire::kv::ResponseHeader;
 use wire::messages::etcdserverpb::AlarmRequest;
 
+use crate::auth::checks::check_read;
+use crate::auth::{AuthGate, AuthSettings, Identity, PasswordDesk, refusal};
 use crate::backup::BackupThread;
 use crate::kv::command::TxnTables;
 use crate::metrics::{ApplyOp, CoreMetrics};
@@ -24,6 +26,7 @@ use crate::services::methods::{Router, id};
 use crate::services::status;
 use crate::watch::{Hub, HubSettings, StreamKey};
 
+use super::auth_calls::AuthCalls;
 use super::backups::Backups;
 use super::books::{Books, Ended, Work};
 use super::connection::ConnectionKey;
@@ -37,7 +40,7 @@ use super::proposals::{Pending, Proposals};
 use super::reads::{ReadBatch, Reads};
 use super::watching::Watching;
 
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct CallSettings {
     pub request_timeout_ns: u64,
     pub request_bytes_max: usize,
@@ -56,6 +59,7 @@ pub struct CallSettings {
     /// Without a leader for this long, streams end whose clients want one.
     pub leaderless_max_ns: u64,
     pub leases: LeaseCallSettings,
+    pub auth: AuthSettings,
 }
 
 /// What a net core says to the other stages.
@@ -66,6 +70,7 @@ pub struct NetRings {
     pub to_leases: Watcher<Vec<LeaseAsk>>,
     /// Asks for a state of the tree file.
     pub to_states: Watcher<StreamKey>,
+    pub passwords: PasswordDesk,
 }
 
 /// A net core's state behind its connections.
@@ -82,6 +87,9 @@ pub struct NetState {
     pub leases: LeaseCalls,
     pub backups: Backups,
     pub errands: Errands,
+    /// Who calls, and what he may do.
+    pub auth: AuthGate,
+    pub(super) auth_calls: AuthCalls,
     pub to_log: Watcher<ToLog>,
     pub to_apply: Watcher<ReplyBatch>,
     pub reader: Reader<Snapshot>,
@@ -115,6 +123,7 @@ impl NetState {
     ) -> NetState {
         // Spreads the progress messages of streams; any number will do.
         let seed = u64::from(shared.life) << 8 | u64::from(id.0);
+        let auth = AuthGate::new(&shared.auth, settings.auth.clone());
         let hub = Hub::new(settings.watch.clone(), reader.clone(), seed);
         NetState {
             id,
@@ -127,6 +136,8 @@ impl NetState {
             leases: LeaseCalls::new(rings.to_leases),
             errands: Errands::default(),
             backups: Backups::new(rings.to_states, backup_thread),
+            auth,
+            auth_calls: AuthCalls::new(rings.passwords),
             to_log: rings.to_log,
             to_apply: rings.to_apply,
             reader,
@@ -209,9 +220,13 @@ impl NetState {
         &mut self,
         (connection, stream, method): (ConnectionKey, StreamId, MethodId),
         started_ns: u64,
+        who: Option<&Identity>,
         request: &[u8],
         out: &mut Responder<'_>,
     ) {
+        if method == id::AUTH_AUTHENTICATE {
+            return self.check_password(connection, stream, out);
+        }
         let ended = |work| Ended {
             connection,
             method,
@@ -236,6 +251,15 @@ impl NetState {
             self.metrics.applied(ApplyOp::Alarm, true, Duration::ZERO);
             return self.books.ended(ended(Work::Write { success: true }));
         }
+        let mut auth_revision = 0;
+        if self.auth.view().is_enabled {
+            let rights;
+            (rights, auth_revision) = self.auth.rights(who);
+            if let Err(error) = check_read(method, request, &rights) {
+                fail(out, stream, refusal(error));
+                return self.books.ended(ended(Work::Read { success: false }));
+            }
+        }
         self.scratch.clear();
         let header = self.header();
         let begun = self.job.begin(
@@ -245,7 +269,11 @@ impl NetState {
             self.settings.request_bytes_max,
             &mut self.scratch,
         );
-        let outcome = begun.and_then(|()| self.job.step(&self.reader, &mut self.scratch));
+        let mut outcome = begun.and_then(|()| self.job.step(&self.reader, &mut self.scratch));
+        // What was read may have been written after the caller lost the right to read it.
+        if outcome.is_ok() && !self.auth.is_current(auth_revision) {
+            outcome = Err(EtcdError::AuthOldRevision);
+        }
         match outcome {
             Ok(ReadOutcome::Done) => {
                 let reply = &self.scratch;
@@ -277,6 +305,7 @@ impl NetState {
                     stream,
                     method,
                     started_ns,
+                    auth_revision,
                     begun_ns: self.now_ns,
                     request: request.into(),
                     job: std::mem::take(&mut self.job),
@@ -302,6 +331,7 @@ impl NetState {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::auth::{PasswordHelpers, TokenKind};
     use crate::metrics::{MemberInfo, Metrics};
     use crate::pipeline::{Doorbell, Inbox, ring};
     use crate::runtime::Signal;
@@ -321,6 +351,7 @@ mod tests {
             life: 3,
             progress: Default::default(),
             cluster: Default::default(),
+            auth: Default::default(),
             waits_for_apply: Vec::new(),
             watches: Vec::new(),
             lease_ids: Default::default(),
@@ -344,6 +375,11 @@ mod tests {
                 tick_ns: 1,
                 has_priority: false,
             },
+            auth: AuthSettings {
+                tokens: TokenKind::Simple,
+                bcrypt_cost: 4,
+                uses_certificates: false,
+            },
         };
         let info = MemberInfo {
             server_version: String::new(),
@@ -364,6 +400,7 @@ mod tests {
                 to_apply: to_apply.with_doorbell(bell()),
                 to_leases: to_leases.with_doorbell(bell()),
                 to_states: to_states.with_doorbell(bell()),
+                passwords: PasswordHelpers::new(0, &[]).0.desk(),
             },
             backup_thread,
             reader,
@@ -382,7 +419,8 @@ mod tests {
         };
         let add = |state: &mut NetState| {
             let nobody = ConnectionKey::default();
-            state.reads.add(nobody, StreamId(1), id::KV_RANGE, b"", 0);
+            let reads = &mut state.reads;
+            reads.add(nobody, StreamId(1), id::KV_RANGE, b"", 0, None);
             state.end_pass();
         };
         add(&mut state);

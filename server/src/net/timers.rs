@@ -29,6 +29,7 @@ impl NetCore {
                 state.proposals.waiting() > 0
                     || state.reads.is_waiting()
                     || state.leases.is_waiting()
+                    || state.auth_calls.is_waiting()
             };
             sleep(if is_busy { BUSY_TICK } else { IDLE_TICK }).await;
             self.on_tick();
@@ -46,6 +47,7 @@ impl NetCore {
             self.state.borrow().metrics.counters.proposals_failed.inc();
             self.fail_write(&pending, EtcdError::Timeout);
         }
+        self.expire_auth_calls(now_ns);
         let expired = self.state.borrow_mut().reads.take_expired(now_ns);
         for batch in expired {
             self.state.borrow().metrics.counters.slow_read_indexes.inc();
@@ -57,6 +59,8 @@ impl NetCore {
             let mut calls = Calls {
                 state: &mut state,
                 connection: connection.key,
+                common_name: &connection.common_name,
+                acts_for: None,
             };
             let due = connection.with_grpc(|grpc| {
                 let is_due = grpc.next_timer_ns().is_some_and(|at_ns| at_ns <= now_ns);

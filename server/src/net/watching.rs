@@ -15,6 +15,7 @@ use wire::error::EtcdError;
 use wire::grpc::{Call, CancelReason, Responder};
 use wire::kv::{ResponseHeader, WatchControl, WatchCreateRef, WatchRequestRef, put_watch_control};
 
+use crate::auth::refusal;
 use crate::metrics::{StreamApi, StreamDirection};
 use crate::runtime::{Signal, sleep, yield_now};
 use crate::services::methods::id;
@@ -98,15 +99,32 @@ impl Calls<'_> {
         };
         self.open_watch(call, out);
         let now_ns = self.state.now_ns;
+        let denied = match &request {
+            WatchRequestRef::Create(create) => self.watch_denied(call, create),
+            _ => None,
+        };
         let mut header = self.state.header();
         let watching = &mut self.state.watching;
         watching.is_touched = true;
+        let reason;
         let control = match request {
             // As etcd: it says nothing that could be answered.
             WatchRequestRef::None => return Ok(()),
             WatchRequestRef::Progress => {
                 watching.hub.ask_progress(key);
                 return Ok(());
+            }
+            WatchRequestRef::Create(_) if denied.is_some() => {
+                reason = denied
+                    .map(EtcdError::watch_cancel_reason)
+                    .unwrap_or_default();
+                WatchControl {
+                    watch_id: -1,
+                    created: true,
+                    canceled: true,
+                    cancel_reason: &reason,
+                    ..WatchControl::default()
+                }
             }
             WatchRequestRef::Create(create) => {
                 let created = watching.hub.create(key, &create, now_ns);
@@ -136,6 +154,25 @@ impl Calls<'_> {
             put_watch_control(buffer, &header, &control);
         });
         Ok(())
+    }
+
+    /// Why somebody may not watch these keys. A watcher that is there stays when its user loses the right, as in etcd.
+    fn watch_denied(&mut self, call: &Call<'_>, create: &WatchCreateRef<'_>) -> Option<EtcdError> {
+        // A revision that cannot be is told first.
+        if create.start_revision < 0 {
+            return None;
+        }
+        let who = match self.identify(call) {
+            Ok(who) => who,
+            Err(error) => return Some(error),
+        };
+        let (rights, _) = self.state.auth.rights(who.as_ref());
+        let key = match create.key {
+            b"" => b"\0",
+            key => key,
+        };
+        let denied = rights.may_read(key, create.range_end).err()?;
+        Some(refusal(denied))
     }
 
     /// The client sends no more requests; its watchers go on.

@@ -8,24 +8,36 @@ use std::sync::atomic::Ordering;
 
 use storage::command::{Body, Command, Header};
 use wire::error::EtcdError;
-use wire::grpc::{Call, Code, Responder};
+use wire::grpc::{Call, Code, MethodId, Responder, StreamId};
 use wire::kv::{
     CompactionRequestRef, DeleteRangeRequestRef, PutRequestRef, RequestEnvelope, TxnRequestRef,
     etcd_request_bytes,
 };
 use wire::messages::etcdserverpb;
 
+use crate::auth::Identity;
+use crate::auth::gate::named;
 use crate::kv::command::{delete_range_body, put_body};
 use crate::kv::{quota, validate};
 use crate::pipeline::{RequestId, ToLog};
 
 use super::books::{Ended, Work};
 use super::calls::{CallError, Calls, Handled};
+use super::connection::ConnectionKey;
 use super::proposals::Pending;
 use super::state::NetState;
 
 /// etcd's bound on entries committed and not yet applied; above it writes are refused.
 const APPLY_GAP_MAX: u64 = 5000;
+
+/// Whose call it is that is proposed.
+#[derive(Clone, Copy)]
+pub(super) struct Caller {
+    pub connection: ConnectionKey,
+    pub stream: StreamId,
+    pub method: MethodId,
+    pub started_ns: u64,
+}
 
 impl Calls<'_> {
     /// A write was refused before it was a proposal, where etcd counts it already: as a success, for
@@ -92,6 +104,7 @@ impl Calls<'_> {
 
     pub(super) fn compact(&mut self, call: &Call<'_>, message: &[u8]) -> Handled {
         let request = CompactionRequestRef::decode(message)?;
+        self.require_root(call)?;
         let body = Body::Compact(storage::command::Compact {
             revision: request.revision,
             physical: request.physical,
@@ -157,27 +170,59 @@ impl Calls<'_> {
         envelope: RequestEnvelope<'_>,
         verdict: Option<EtcdError>,
     ) -> Handled {
-        let state = &mut *self.state;
-        let progress = &state.shared.progress;
-        if progress.is_congested.load(Ordering::Relaxed)
-            || state.shared.committed() > state.shared.applied() + apply_gap_max(state, &body)
-            || !state.proposals.has_room()
-            || state.to_log.room() == 0
+        self.state.check_room(&body)?;
+        let who = self.identify(call)?;
+        let caller = Caller {
+            connection: self.connection,
+            stream: call.stream,
+            method: call.method,
+            started_ns: self.state.now_ns,
+        };
+        self.state
+            .propose(caller, who.as_ref(), body, envelope, verdict)
+    }
+}
+
+impl NetState {
+    /// Whether one more write may be proposed.
+    pub(super) fn check_room(&self, body: &Body<'_>) -> Result<(), EtcdError> {
+        if self.shared.progress.is_congested.load(Ordering::Relaxed)
+            || self.shared.committed() > self.shared.applied() + apply_gap_max(self, body)
+            || !self.proposals.has_room()
+            || self.to_log.room() == 0
         {
-            return Err(EtcdError::TooManyRequests.into());
+            return Err(EtcdError::TooManyRequests);
         }
+        Ok(())
+    }
+
+    /// Hands a write to the log core, for which [`NetState::check_room`] found room. `verdict` replaces the reply.
+    pub(super) fn propose(
+        &mut self,
+        caller: Caller,
+        who: Option<&Identity>,
+        body: Body<'_>,
+        envelope: RequestEnvelope<'_>,
+        verdict: Option<EtcdError>,
+    ) -> Handled {
+        let state = &mut *self;
         let sequence = state.proposals.next_sequence();
         let request = RequestId::new(state.shared.life, state.id, sequence);
+        let (user, auth_revision) = match who {
+            Some(_) => named(who, state.auth.view()),
+            None => ("", 0),
+        };
         // etcd's own id would stand in its entry: the member's low 16 bits, then time and a counter.
         let etcd_id = state.shared.member_id << 48 | 1 << 47;
-        if etcd_request_bytes(envelope, etcd_id, "", 0) > state.settings.request_bytes_max {
+        let etcd_bytes = etcd_request_bytes(envelope, etcd_id, user, auth_revision);
+        if etcd_bytes > state.settings.request_bytes_max {
             return Err(EtcdError::RequestTooLarge.into());
         }
         let header = Header {
             request_id: request.0,
             member_id: state.shared.member_id,
-            auth_revision: 0,
-            user: "",
+            auth_revision,
+            user,
         };
         let command = state
             .arena
@@ -198,10 +243,10 @@ impl Calls<'_> {
             return Err(EtcdError::TooManyRequests.into());
         }
         state.proposals.insert(Pending {
-            connection: self.connection,
-            stream: call.stream,
-            method: call.method,
-            started_ns: state.now_ns,
+            connection: caller.connection,
+            stream: caller.stream,
+            method: caller.method,
+            started_ns: caller.started_ns,
             deadline_ns: state.now_ns + state.settings.request_timeout_ns,
             verdict,
         });

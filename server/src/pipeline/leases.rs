@@ -13,6 +13,7 @@ use storage::lease::LeaseId;
 use wire::error::EtcdError;
 use wire::grpc::StreamId;
 
+use crate::auth::Identity;
 use crate::net::ConnectionKey;
 
 /// A call of one net core.
@@ -23,9 +24,11 @@ pub struct LeaseCaller {
 }
 
 /// One question.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct LeaseAsk {
     pub caller: LeaseCaller,
+    /// Who asks; nobody while authentication is off.
+    pub who: Option<Identity>,
     pub what: LeaseWhat,
     /// Committed when it was asked: who must not miss a lease waits until this is applied.
     pub committed: u64,
@@ -71,7 +74,7 @@ pub enum LeaseSaid {
     /// Every lease and when it ends, in no order.
     List {
         started_ns: u64,
-        leases: Vec<(u64, LeaseId)>,
+        result: Result<Vec<(u64, LeaseId)>, EtcdError>,
     },
 }
 

@@ -5,6 +5,7 @@ use consensus::Entry;
 use storage::tree::Snapshot;
 use wire::error::EtcdError;
 
+use crate::auth::PasswordDone;
 use crate::backup::Done;
 use crate::watch::StreamKey;
 
@@ -75,7 +76,7 @@ pub struct ToApply {
     pub durable_ns: u64,
 }
 
-/// To a net core, from the log core, the apply core or the backup thread.
+/// To a net core, from the log core, the apply core or a helper thread.
 pub enum ToNet {
     /// The member has published itself: accept clients.
     Serve,
@@ -90,6 +91,8 @@ pub enum ToNet {
     },
     /// What the backup thread did for a call.
     Backup { caller: StreamKey, done: Done },
+    /// A helper thread is done with a password.
+    Password(PasswordDone),
     /// The proposal never got into the log.
     Dropped { id: RequestId, error: EtcdError },
     /// Reads under this context may run once `index` is applied.

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use arc_swap::ArcSwap;
 
 use crate::apply::cluster::ClusterView;
+use crate::auth::AuthShared;
 
 /// How far the pipeline is.
 #[derive(Default)]
@@ -43,6 +44,8 @@ pub struct Shared {
     pub progress: Progress,
     /// Replaced whole by the apply core.
     pub cluster: ArcSwap<ClusterView>,
+    /// Users, roles and tokens.
+    pub auth: AuthShared,
     /// For each net core: reads wait for the applied index to move, so ring when it does.
     pub waits_for_apply: Vec<AtomicBool>,
     /// For each net core: it has watchers, so ring when there is a new revision.

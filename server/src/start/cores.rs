@@ -12,6 +12,7 @@ use std::sync::mpsc::Sender as StdSender;
 use std::time::Duration;
 
 use consensus::Raft;
+use storage::auth::AuthStore;
 use storage::lease::LeaseTable;
 use storage::mvcc::{Reader, Store};
 use storage::tree::{Snapshot, Tree};
@@ -19,8 +20,9 @@ use storage::wal;
 use wire::grpc::Limits;
 
 use crate::apply::{
-    ApplyParts, ApplySettings, ApplyStage, Committer, LeaseSettings, Leases, States,
+    ApplyParts, ApplySettings, ApplyStage, AuthRoom, Committer, LeaseSettings, Leases, States,
 };
+use crate::auth::{PasswordDesk, PasswordHelpers};
 use crate::backup::{BackupThread, JOBS_MAX};
 use crate::config::AutoCompaction;
 use crate::log::{LogParts, LogStage};
@@ -46,6 +48,9 @@ const TO_NET_ENTRIES: usize = 1024;
 const RECYCLED_ENTRIES: usize = 64;
 /// How long open calls may take to finish when the member stops.
 const DRAIN_PATIENCE: Duration = Duration::from_secs(5);
+/// One thread for passwords for so many cores, and at most so many.
+const PASSWORD_CORES: usize = 4;
+const PASSWORD_THREADS_MAX: usize = 4;
 const STOP_POLL: Duration = Duration::from_millis(2);
 
 /// Everything the cores are made of.
@@ -65,6 +70,9 @@ pub struct Parts {
     pub http: HttpSettings,
     pub apply: ApplySettings,
     pub lease_settings: LeaseSettings,
+    pub auth: AuthStore,
+    /// How long a simple token is good that is not used.
+    pub token_ttl: Duration,
     pub auto_compaction: AutoCompaction,
     pub tick: Duration,
     pub tls: Option<TlsFiles>,
@@ -141,6 +149,8 @@ struct NetSeat {
     from_backup: Inlet<ToNet>,
     from_log: Inlet<ToNet>,
     from_apply: Inlet<ToNet>,
+    from_passwords: Vec<Inlet<ToNet>>,
+    passwords: PasswordDesk,
     reader: Reader<Snapshot>,
     limits: Arc<Limits>,
     calls: CallSettings,
@@ -166,6 +176,8 @@ struct ApplySeat {
     store: Store<Snapshot>,
     leases: LeaseTable,
     lease_settings: LeaseSettings,
+    auth: AuthStore,
+    token_ttl: Duration,
     lease_asks: Vec<Inlet<Vec<LeaseAsk>>>,
     state_asks: Vec<Inlet<StreamKey>>,
     entries: Inlet<ToApply>,
@@ -233,6 +245,8 @@ pub fn start(parts: Parts) -> Result<Cores, Box<dyn std::error::Error>> {
         store: parts.store,
         leases: parts.leases,
         lease_settings: parts.lease_settings,
+        auth: parts.auth,
+        token_ttl: parts.token_ttl,
         lease_asks: Vec::new(),
         state_asks: Vec::new(),
         entries: entries_rx,
@@ -243,6 +257,13 @@ pub fn start(parts: Parts) -> Result<Cores, Box<dyn std::error::Error>> {
         auto_compaction: parts.auto_compaction,
         stopped: stopped_tx,
     };
+    let net_ringers: Vec<BellRinger> = net_places
+        .iter()
+        .map(|&place| wiring.ringers[place].clone())
+        .collect();
+    let threads = (plan.len() / PASSWORD_CORES).clamp(1, PASSWORD_THREADS_MAX);
+    let (helpers, from_passwords) = PasswordHelpers::new(threads, &net_ringers);
+    let mut from_passwords = from_passwords.into_iter();
     let mut nets = Vec::new();
     for (number, listeners) in parts.listeners.into_iter().enumerate() {
         let (to_log, log_inbox) = ring(TO_LOG_ENTRIES);
@@ -271,6 +292,8 @@ pub fn start(parts: Parts) -> Result<Cores, Box<dyn std::error::Error>> {
             from_backup: from_backups.remove(0),
             from_log,
             from_apply,
+            from_passwords: from_passwords.next().unwrap_or_default(),
+            passwords: helpers.desk(),
             reader: parts.reader.clone(),
             limits: parts.limits.clone(),
             calls: parts.calls.clone(),
@@ -286,6 +309,8 @@ pub fn start(parts: Parts) -> Result<Cores, Box<dyn std::error::Error>> {
         net_places.len(),
         "one set of listeners for each net core"
     );
+
+    helpers.start()?;
 
     let (mut log, mut apply, mut nets) = (Some(log), Some(apply), nets.into_iter());
     for (place, (plan, bell)) in plan.iter().cloned().zip(bells).enumerate() {
@@ -445,6 +470,7 @@ fn start_net(
             to_apply: seat.to_apply.with_doorbell(to_apply.clone()),
             to_leases: seat.to_leases.with_doorbell(to_apply.clone()),
             to_states: seat.to_states.with_doorbell(to_apply.clone()),
+            passwords: seat.passwords,
         },
         seat.backup_thread,
         seat.reader,
@@ -464,13 +490,17 @@ fn start_net(
         signal,
     );
     backend.attach(Rc::downgrade(&core));
-    let inboxes = vec![
+    let mut inboxes = vec![
         seat.from_log.with_doorbell(to_log),
         seat.from_apply.with_doorbell(to_apply),
         // Its ring is never full, so nobody is ever rung back.
         seat.from_backup
             .with_doorbell(Doorbell::Local(Signal::new())),
     ];
+    // A helper thread looks for room by itself.
+    let nobody = Doorbell::Local(Signal::new());
+    let helpers = seat.from_passwords.into_iter();
+    inboxes.extend(helpers.map(|inlet| inlet.with_doorbell(nobody.clone())));
     spawn(Class::Request, core.clone().answer(inboxes));
     spawn(Class::Request, core.clone().keep_time());
     spawn(Class::Request, core.clone().serve_gateway());
@@ -549,6 +579,11 @@ fn start_apply(
             inboxes(seat.lease_asks, to_net),
         ),
         states: States::new(inboxes(seat.state_asks, to_net)),
+        auth: AuthRoom::new(
+            seat.auth,
+            wiring.shared.auth.clone(),
+            seat.token_ttl.as_nanos() as u64,
+        ),
     });
     {
         let stage = stage.borrow();

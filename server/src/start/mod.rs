@@ -26,6 +26,7 @@ use std::time::Instant;
 use wire::grpc::Limits;
 
 use crate::apply::{ApplySettings, LeaseSettings};
+use crate::auth::{AuthSettings, TokenKind};
 use crate::config::{self, Config, CoreChoice, DataDir, Notice, Quota, Start};
 use crate::logging;
 use crate::metrics::{MemberInfo, Metrics};
@@ -82,6 +83,7 @@ fn serve(config: &Config) -> Result<(), AnyError> {
         // Each net core reads them again; here a wrong file is told before anything else happens.
         files.load()?;
     }
+    let tokens = TokenKind::load(&config.auth.tokens)?;
     let plan = place(&config.cores)?;
     let nets = plan.iter().filter(|core| core.is_net).count();
     // A URL with a name may have an address of each family.
@@ -120,8 +122,8 @@ fn serve(config: &Config) -> Result<(), AnyError> {
     let quota_bytes = quota(config);
     let quota_shown = quota_bytes.map_or(0, |bytes| bytes as i64);
     metrics.gauges().quota_backend_bytes.set(quota_shown);
-    // Of a store whose users nobody has changed, as etcd numbers it.
-    metrics.gauges().auth_revision.set(1);
+    let auth_revision = opened.auth.revision() as i64;
+    metrics.gauges().auth_revision.set(auth_revision);
     tracing::info!(
         name = config.name,
         member_id = %format_args!("{:x}", opened.shared.member_id),
@@ -136,6 +138,8 @@ fn serve(config: &Config) -> Result<(), AnyError> {
         tree: opened.tree,
         store: opened.store,
         leases: opened.leases,
+        auth: opened.auth,
+        token_ttl: config.auth.token_ttl,
         reader: opened.reader,
         wal: opened.wal,
         raft: opened.raft,
@@ -160,6 +164,11 @@ fn serve(config: &Config) -> Result<(), AnyError> {
             watch: HubSettings {
                 fragment_bytes: config.request_bytes_max + GRPC_OVERHEAD_BYTES,
                 progress_interval_ns: config.watch_progress_notify_interval.as_nanos() as u64,
+            },
+            auth: AuthSettings {
+                tokens,
+                bcrypt_cost: config.auth.bcrypt_cost,
+                uses_certificates: config.auth.uses_certificates,
             },
             leaderless_max_ns: 3 * config.election_timeout.as_nanos() as u64,
         },

@@ -16,6 +16,7 @@ use arc_swap::ArcSwap;
 use consensus::{
     Entry, EntryKind, HardState, LogIndex, MemberId, Membership, Raft, Restored, Term,
 };
+use storage::auth::{AuthChange, AuthLoadError, AuthStore};
 use storage::lease::{LeaseLoadError, LeaseTable};
 use storage::mvcc::{self, Applied, Bucket, Reader, Store};
 use storage::tree::{self, Snapshot, Tree, WriteBatch};
@@ -24,6 +25,7 @@ use thiserror::Error;
 use wire::messages::etcdserverpb::Member;
 
 use crate::apply::cluster::{self, ClusterView};
+use crate::auth::AuthShared;
 use crate::config::{Config, DataDir, Refusal};
 use crate::log::KIND_CONF_CHANGE;
 use crate::pipeline::{Progress, Shared, lease_ids_from};
@@ -41,6 +43,8 @@ pub enum StartError {
     Store(#[from] mvcc::OpenError),
     #[error(transparent)]
     Leases(#[from] LeaseLoadError),
+    #[error(transparent)]
+    Auth(#[from] AuthLoadError),
     #[error("tree file: {0}; restore this member from a backup")]
     Cluster(String),
     #[error(
@@ -80,6 +84,7 @@ pub struct Opened {
     pub tree: Tree,
     pub store: Store<Snapshot>,
     pub leases: LeaseTable,
+    pub auth: AuthStore,
     pub reader: Reader<Snapshot>,
     pub wal: wal::Log,
     pub raft: Raft,
@@ -119,6 +124,16 @@ pub fn open(config: &Config, dir: &DataDir, net_cores: usize) -> Result<Opened, 
         took = ?indexing.elapsed(),
         "built the key index"
     );
+    let (auth, missing) = AuthStore::load(store.tree())?;
+    if auth.is_enabled() || auth.users().next().is_some() {
+        tracing::info!(
+            enabled = auth.is_enabled(),
+            auth_revision = auth.revision(),
+            users = auth.users().count(),
+            roles = auth.roles().count(),
+            "read users and roles"
+        );
+    }
     if held.dangling_keys > 0 {
         tracing::warn!(
             keys = held.dangling_keys,
@@ -140,6 +155,7 @@ pub fn open(config: &Config, dir: &DataDir, net_cores: usize) -> Result<Opened, 
     } else {
         found_cluster(&mut store, view, &member, applied)
     };
+    put_missing(&mut store, missing);
     store.set_log(metadata.log.map(|log| log.id));
     if fit == Fit::New {
         commit_now(&mut tree, &mut store)?;
@@ -155,6 +171,7 @@ pub fn open(config: &Config, dir: &DataDir, net_cores: usize) -> Result<Opened, 
         lease_ids: lease_ids_from(metadata.member_id, unix_ms()).into(),
         progress: Progress::default(),
         cluster: ArcSwap::from_pointee(view),
+        auth: AuthShared::default(),
         waits_for_apply: (0..net_cores).map(|_| Default::default()).collect(),
         watches: (0..net_cores).map(|_| Default::default()).collect(),
     });
@@ -167,6 +184,7 @@ pub fn open(config: &Config, dir: &DataDir, net_cores: usize) -> Result<Opened, 
         tree,
         store,
         leases,
+        auth,
         reader,
         wal: log,
         raft,
@@ -223,6 +241,22 @@ fn own_member(config: &Config, id: u64, view: &ClusterView) -> Member {
         client_ur_ls: urls(&config.advertise_client_urls),
         is_learner: false,
     }
+}
+
+/// Writes what a file without users and roles lacks: their revision.
+fn put_missing(store: &mut Store<Snapshot>, missing: Vec<AuthChange>) {
+    if missing.is_empty() {
+        return;
+    }
+    let mut txn = store.begin(store.applied());
+    for change in missing {
+        txn.put_bucket(
+            change.bucket,
+            &change.key,
+            &change.value.unwrap_or_default(),
+        );
+    }
+    txn.commit();
 }
 
 /// Writes the first membership: this member alone.

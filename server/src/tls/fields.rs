@@ -3,7 +3,7 @@
 //! Always true here: any bytes are safe to give; what is not well formed has no fields. Reads DER as far as it must and
 //! checks no signature: a certificate was verified before, and a revocation list is the operator's own file.
 
-use super::subject::{element, expect};
+use super::der::{element, expect};
 
 const SEQUENCE: u8 = 0x30;
 const INTEGER: u8 = 0x02;

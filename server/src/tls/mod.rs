@@ -8,6 +8,7 @@
 //! net cores: one `CertReloader` per core, one `TlsSession` per connection.
 
 mod clients;
+pub mod der;
 mod fields;
 mod files;
 mod reload;

@@ -152,7 +152,6 @@ impl TlsSession {
     }
 
     /// The common name in the client's verified certificate, if it presented one that has it.
-    #[cfg_attr(not(test), expect(dead_code, reason = "auth names its users by it"))]
     pub fn peer_common_name(&self) -> Option<String> {
         let certificate = self.connection.peer_certificates()?.first()?;
         subject::common_name(certificate)

@@ -4,13 +4,12 @@
 //! Called once per connection that presented a verified certificate. Reads DER just as far as the
 //! subject; deliberately checks nothing else, because the verifier already has.
 
+use super::der::{EXPLICIT_0, OBJECT_IDENTIFIER, SEQUENCE, element, expect};
+
 /// Object identifier 2.5.4.3 (commonName), as encoded.
 const COMMON_NAME: &[u8] = &[0x55, 0x04, 0x03];
 
-const SEQUENCE: u8 = 0x30;
 const SET: u8 = 0x31;
-const OBJECT_IDENTIFIER: u8 = 0x06;
-const EXPLICIT_0: u8 = 0xa0;
 const UTF8_STRING: u8 = 0x0c;
 const PRINTABLE_STRING: u8 = 0x13;
 const TELETEX_STRING: u8 = 0x14;
@@ -47,30 +46,4 @@ pub(super) fn common_name(certificate: &[u8]) -> Option<String> {
         }
     }
     found
-}
-
-/// The content of the first element, if it has this tag, and what follows it.
-pub(super) fn expect(bytes: &[u8], wanted: u8) -> Option<(&[u8], &[u8])> {
-    let (tag, content, rest) = element(bytes)?;
-    (tag == wanted).then_some((content, rest))
-}
-
-/// Tag, content and rest. Lengths of more than four bytes are no certificate's.
-pub(super) fn element(bytes: &[u8]) -> Option<(u8, &[u8], &[u8])> {
-    let (&tag, rest) = bytes.split_first()?;
-    let (&first, mut rest) = rest.split_first()?;
-    let mut length = usize::from(first);
-    if first & 0x80 != 0 {
-        let width = usize::from(first & 0x7f);
-        if !(1..=4).contains(&width) {
-            return None;
-        }
-        let (digits, tail) = rest.split_at_checked(width)?;
-        length = digits
-            .iter()
-            .fold(0, |value, digit| value << 8 | usize::from(*digit));
-        rest = tail;
-    }
-    let (content, rest) = rest.split_at_checked(length)?;
-    Some((tag, content, rest))
 }

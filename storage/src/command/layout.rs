@@ -8,6 +8,8 @@
 use rkyv::with::{AsBox, InlineAsBox};
 use rkyv::{Archive, Portable, Serialize};
 
+use super::auth::Auth;
+
 /// Number of the layout, kept in the payload's trailer. Raised when old readers could misread new bytes.
 pub const LAYOUT_VERSION: u16 = 1;
 
@@ -56,6 +58,7 @@ pub enum Body<'a> {
     LeaseCheckpoint(#[rkyv(with = AsBox)] LeaseCheckpoint<'a>),
     DowngradeInfoSet(#[rkyv(with = AsBox)] DowngradeInfoSet<'a>),
     MemberPeerUrlsSet(#[rkyv(with = AsBox)] MemberPeerUrlsSet<'a>),
+    Auth(#[rkyv(with = AsBox)] Auth<'a>),
 }
 
 #[derive(Archive, Serialize, Clone, Copy, Default, Debug)]
@@ -313,6 +316,7 @@ impl Body<'_> {
                 slack(size_of::<ArchivedLeaseCheckpoint<'static>>())
                     + slack(checkpoint.leases.len() * size_of::<ArchivedLeaseRemaining>())
             }
+            Body::Auth(auth) => auth.archived_bytes_max(),
         }
     }
 }
@@ -332,7 +336,7 @@ impl DeleteRange<'_> {
 }
 
 /// `bytes` and the worst padding before them.
-const fn slack(bytes: usize) -> usize {
+pub(super) const fn slack(bytes: usize) -> usize {
     bytes + 8
 }
 

@@ -8,10 +8,12 @@
 
 mod access;
 mod arena;
+mod auth;
 mod layout;
 
 pub use access::{CommandError, access};
 pub use arena::{BLOCK_BYTES, CommandArena};
+pub use auth::{ArchivedAuth, Auth};
 pub use layout::{
     Alarm, ArchivedAlarm, ArchivedBody, ArchivedBranches, ArchivedClusterVersionSet,
     ArchivedCommand, ArchivedCompact, ArchivedCompare, ArchivedDeleteRange,
