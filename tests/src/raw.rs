@@ -16,6 +16,7 @@ use prost::Message;
 use tonic::body::Body;
 use tonic::client::{Grpc, GrpcService};
 use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
+use tonic::metadata::MetadataMap;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 use tonic::{Request, Status, Streaming};
 
@@ -79,6 +80,8 @@ impl Unread {
 pub struct Client {
     grpc: Grpc<Channel>,
     channel: Channel,
+    /// Sent with every call.
+    metadata: MetadataMap,
 }
 
 impl Client {
@@ -100,7 +103,25 @@ impl Client {
         let grpc = Grpc::new(channel.clone())
             .max_decoding_message_size(usize::MAX)
             .max_encoding_message_size(usize::MAX);
-        Ok(Client { grpc, channel })
+        Ok(Client {
+            grpc,
+            channel,
+            metadata: MetadataMap::new(),
+        })
+    }
+
+    /// The same connection, with one more piece of metadata in every call.
+    pub fn with(&self, key: &'static str, value: &str) -> Client {
+        let mut with = self.clone();
+        let value = value.parse().expect("a value that metadata may have");
+        with.metadata.insert(key, value);
+        with
+    }
+
+    fn request<T>(&self, body: T) -> Request<T> {
+        let mut request = Request::new(body);
+        *request.metadata_mut() = self.metadata.clone();
+        request
     }
 
     /// A request that is not gRPC, on the connection that calls use.
@@ -145,10 +166,8 @@ impl Client {
                 .await
                 .map_err(|error| Status::unavailable(format!("{error:?}")))?;
             let path = http::uri::PathAndQuery::from_static(path);
-            let reply = self
-                .grpc
-                .unary(Request::new(Bytes::from(body)), path, Plain)
-                .await?;
+            let request = self.request(Bytes::from(body));
+            let reply = self.grpc.unary(request, path, Plain).await?;
             Ok(reply.into_inner())
         };
         within_bound(path, call).await
@@ -195,7 +214,7 @@ impl Client {
                 .ready()
                 .await
                 .map_err(|error| Status::unavailable(format!("{error:?}")))?;
-            let request = Request::new(Bytes::from(request.encode_to_vec()));
+            let request = self.request(Bytes::from(request.encode_to_vec()));
             let path = http::uri::PathAndQuery::from_static(path);
             let reply = self.grpc.server_streaming(request, path, Plain).await?;
             Ok(reply.into_inner())
@@ -228,7 +247,7 @@ impl Client {
                 .ready()
                 .await
                 .map_err(|error| Status::unavailable(format!("{error:?}")))?;
-            let request = Request::new(Bytes::from(request.encode_to_vec()));
+            let request = self.request(Bytes::from(request.encode_to_vec()));
             let path = http::uri::PathAndQuery::from_static(path);
             let mut stream = self
                 .grpc
@@ -276,10 +295,8 @@ impl Client {
                 .await
                 .map_err(|error| Status::unavailable(format!("{error:?}")))?;
             let path = http::uri::PathAndQuery::from_static(path);
-            let reply = self
-                .grpc
-                .streaming(Request::new(requests), path, Plain)
-                .await?;
+            let request = self.request(requests);
+            let reply = self.grpc.streaming(request, path, Plain).await?;
             Ok(reply.into_inner())
         };
         within_bound(path, call).await

@@ -19,6 +19,7 @@ const SUITES: &[&str] = &[
     "rust_client",
     "limits_and_errors",
     "lease",
+    "auth",
     "locks",
     "maintenance",
     "gateway",
