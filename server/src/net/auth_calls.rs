@@ -8,11 +8,12 @@
 //! Always true here: a call that waits is in the table of calls until it is answered, cancelled or out of time; their
 //! number is bounded; no password is in the log, in a proposal or in anything printed.
 
+use std::collections::BTreeMap;
+
 use base64::Engine;
 use base64::alphabet::STANDARD;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use prost::Message;
-use rustc_hash::FxHashMap;
 use storage::command::{Auth, Body};
 use wire::error::EtcdError;
 use wire::grpc::{Call, Code, MethodId, Responder, StreamId};
@@ -48,7 +49,8 @@ const HASH_BASE64_BYTES: usize = 80;
 
 /// Calls that wait for bcrypt, or for the entry that follows it.
 pub struct AuthCalls {
-    waiting: FxHashMap<(ConnectionKey, StreamId), AuthCall>,
+    // Clients choose stream ids, so no map whose hash they could aim at.
+    waiting: BTreeMap<(ConnectionKey, StreamId), AuthCall>,
     desk: PasswordDesk,
 }
 
@@ -80,7 +82,7 @@ enum Step {
 impl AuthCalls {
     pub fn new(desk: PasswordDesk) -> AuthCalls {
         AuthCalls {
-            waiting: FxHashMap::default(),
+            waiting: BTreeMap::new(),
             desk,
         }
     }
