@@ -127,9 +127,9 @@ fn key(name: &str) -> String {
 
 /// Method, private key and public key.
 const METHODS: &[(&str, &str, &str)] = &[
-    ("HS256", "hmac.key", ""),
-    ("HS384", "hmac.key", ""),
-    ("HS512", "hmac.key", ""),
+    ("HS256", "hmac.txt", ""),
+    ("HS384", "hmac.txt", ""),
+    ("HS512", "hmac.txt", ""),
     ("RS256", "rsa.pem", "rsa-pub.pem"),
     ("RS384", "rsa-pkcs8.pem", "rsa-pub-pkcs1.pem"),
     ("RS512", "rsa.pem", "rsa-cert.pem"),
@@ -258,7 +258,7 @@ fn options_that_make_no_sense_refuse_the_start() {
         ),
         &format!(
             "jwt,sign-method=HS256,ttl=soon,priv-key={}",
-            key("hmac.key")
+            key("hmac.txt")
         ),
     ] {
         let started = Server::try_start(options().flag(format!("--auth-token={option}")));

@@ -1,3 +1,5 @@
+//! Signed tokens: what one key signs the other checks, and nothing else is good.
+
 use std::path::PathBuf;
 
 use super::*;
@@ -28,7 +30,7 @@ fn at(seconds: u64) -> SystemTime {
 /// Files of the private and the public key, in every form they come in.
 fn keys(method: SignMethod) -> (&'static [&'static str], &'static [&'static str]) {
     match &method.name()[..2] {
-        "HS" => (&["hmac.key"], &["hmac.key"]),
+        "HS" => (&["hmac.txt"], &["hmac.txt"]),
         "RS" | "PS" => (
             &["rsa.pem", "rsa-pkcs8.pem"],
             &["rsa-pub.pem", "rsa-pub-pkcs1.pem", "rsa-cert.pem"],
@@ -158,7 +160,7 @@ fn a_token_does_not_choose_how_it_is_checked() {
 
 #[test]
 fn claims_are_read_as_etcd_reads_them() {
-    let jwt = load(SignMethod::Hs256, "hmac.key", "").unwrap();
+    let jwt = load(SignMethod::Hs256, "hmac.txt", "").unwrap();
     let Some(Signer::Hmac(key)) = &jwt.signer else {
         panic!("a shared secret signs");
     };
@@ -198,7 +200,7 @@ fn keys_that_cannot_be_used_are_refused_with_their_file() {
     };
     let missing = text(load(SignMethod::Rs256, "", ""));
     assert!(missing.contains("missing key data"), "{missing}");
-    let missing = text(load(SignMethod::Hs256, "", "hmac.key"));
+    let missing = text(load(SignMethod::Hs256, "", "hmac.txt"));
     assert!(missing.contains("missing key data"), "{missing}");
     let mismatch = text(load(SignMethod::Rs256, "other-rsa.pem", "rsa-pub.pem"));
     assert!(mismatch.contains("don't match"), "{mismatch}");
@@ -209,7 +211,7 @@ fn keys_that_cannot_be_used_are_refused_with_their_file() {
         (SignMethod::EdDsa, "es256.pem", ""),
         (SignMethod::EdDsa, "", "rsa-pub.pem"),
         (SignMethod::Rs256, "", "es256-pub.pem"),
-        (SignMethod::Rs256, "hmac.key", ""),
+        (SignMethod::Rs256, "hmac.txt", ""),
         (SignMethod::Rs256, "README.md", ""),
         (SignMethod::Rs256, "no-such-file", ""),
     ] {

@@ -1,3 +1,5 @@
+//! The rules of users and roles, and that what is written to the file says all there is.
+
 use proptest::prelude::*;
 
 use super::*;
