@@ -22,7 +22,7 @@ use wire::error::EtcdError;
 use wire::grpc::{Call, CallKind, CancelReason, Code, LocalAnswer, MetadataBuf, Service, StreamId};
 use wire::json::{JsonError, MessageType, Values, decode};
 
-use crate::auth::CommonName;
+use crate::auth::gate::CommonName;
 use crate::gateway::metadata::{metadata, timeout_ns};
 use crate::gateway::replies::{self, JsonReply};
 use crate::gateway::routes::JsonRoute;
