@@ -53,7 +53,14 @@ fn watches_in_lockstep() {
         (r#"{"create_request":{"key":"eg==","range_end":"YQ=="}}"#, 1),
         (r#"{"create_request":{"key":"Zm9v"}}garbage"#, 1),
     ] {
-        let talk = |server| lines(server, "/v3/watch", asked);
+        let talk = |server| {
+            let mut lines = lines(server, "/v3/watch", asked);
+            if asked.0.contains("progress_request") {
+                // A real etcd may send the progress before it says that the watcher is there.
+                lines.sort();
+            }
+            lines
+        };
         assert_eq!(talk(&pair.subject), talk(&pair.etcd), "{asked:?}");
     }
 }
