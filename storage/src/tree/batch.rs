@@ -22,11 +22,40 @@ pub(crate) struct BucketChanges<'a> {
     unsorted: bool,
 }
 
-/// Put (`Some`) or delete (`None`).
+/// What happens at one key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Change<'a> {
     pub(crate) key: &'a [u8],
-    pub(crate) value: Option<&'a [u8]>,
+    pub(crate) action: Action<'a>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Action<'a> {
+    Put(&'a [u8]),
+    Delete,
+    /// The record stays as it is, and its leaf is written to another place.
+    Move,
+    /// The same, and the leaf is joined with neighbours that are packed too.
+    Pack,
+}
+
+impl<'a> Change<'a> {
+    pub(crate) fn put(key: &'a [u8], value: &'a [u8]) -> Change<'a> {
+        let action = Action::Put(value);
+        Change { key, action }
+    }
+
+    pub(crate) fn delete(key: &'a [u8]) -> Change<'a> {
+        let action = Action::Delete;
+        Change { key, action }
+    }
+
+    pub(crate) fn value(&self) -> Option<&'a [u8]> {
+        match self.action {
+            Action::Put(value) => Some(value),
+            Action::Delete | Action::Move | Action::Pack => None,
+        }
+    }
 }
 
 impl<'a> WriteBatch<'a> {
@@ -46,18 +75,12 @@ impl<'a> WriteBatch<'a> {
 
     /// Sets `key` to `value`. Fast when keys of a bucket come in ascending order.
     pub fn put(&mut self, bucket: &'a [u8], key: &'a [u8], value: &'a [u8]) {
-        self.push(
-            bucket,
-            Change {
-                key,
-                value: Some(value),
-            },
-        );
+        self.push(bucket, Change::put(key, value));
     }
 
     /// Removes `key`; nothing happens if it is absent.
     pub fn delete(&mut self, bucket: &'a [u8], key: &'a [u8]) {
-        self.push(bucket, Change { key, value: None });
+        self.push(bucket, Change::delete(key));
     }
 
     /// Empties `bucket`: what it held before this batch, and what this batch put into it so far. The cost is that
@@ -78,7 +101,7 @@ impl<'a> WriteBatch<'a> {
     ) {
         let bucket = self.buckets.entry(bucket).or_default();
         for (key, value) in records {
-            bucket.push(Change { key, value });
+            bucket.push(value.map_or(Change::delete(key), |value| Change::put(key, value)));
         }
     }
 
@@ -121,7 +144,7 @@ impl<'a> BucketChanges<'a> {
     pub(crate) fn check(&self) -> Result<(), &'static str> {
         for change in &self.changes {
             check_key(change.key)?;
-            if change.value.is_some_and(|v| v.len() > VALUE_BYTES_MAX) {
+            if change.value().is_some_and(|v| v.len() > VALUE_BYTES_MAX) {
                 return Err("a value is longer than 2 GiB");
             }
         }
@@ -154,16 +177,7 @@ mod tests {
         let sorted = bucket.ascending();
         assert_eq!(
             sorted.as_ref(),
-            &[
-                Change {
-                    key: b"1",
-                    value: Some(b"one")
-                },
-                Change {
-                    key: b"2",
-                    value: Some(b"new")
-                }
-            ]
+            &[Change::put(b"1", b"one"), Change::put(b"2", b"new")]
         );
     }
 }

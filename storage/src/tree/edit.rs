@@ -3,14 +3,15 @@
 //!
 //! Always true here
 //! - Old pages are read, never written. What replaces them goes to pages taken from the allocator.
-//! - Only leaves that a change falls into, neighbours they are merged with, and the branches above them are rewritten.
+//! - Only leaves that a change falls into (to move one is a change), neighbours they are merged with, and the branches above
+//!   them are rewritten.
 //! - Elements are borrowed from the old pages and the batch until they are copied, once, into their new page.
 //!
 //! A leaf or branch that lost elements and is less than [`MERGE_BELOW`] full is joined with a neighbour; what is larger
 //! than a page is cut into equal parts, or, at the right edge where keys arrive in ascending order, into pages
 //! nine tenths full. Called by the tree thread inside a commit. Does no I/O.
 
-use super::batch::Change;
+use super::batch::{Action, Change};
 use super::error::{PageDamage, TreeError};
 use super::format::{BUCKET_BYTES, BucketHeader, DEPTH_MAX, ELEMENT_BUCKET, PageNumber};
 use super::pack::{Output, branch_bytes, cut, leaf_bytes};
@@ -133,6 +134,8 @@ struct Edited<'a> {
     content: Content<'a>,
     /// Something went: it may have become too small.
     shrunk: bool,
+    /// To be joined with neighbours of which the same is wanted.
+    packs: bool,
 }
 
 /// A child of a branch that is being edited.
@@ -149,7 +152,7 @@ struct Editor<'e, 'o, 'a> {
 
 impl<'a> Editor<'_, '_, 'a> {
     fn element_of(&self, change: &Change<'a>) -> Option<LeafElement<'a>> {
-        change.value.map(|value| LeafElement {
+        change.value().map(|value| LeafElement {
             flags: self.put_flags,
             key: change.key,
             value,
@@ -181,7 +184,13 @@ impl<'a> Editor<'_, '_, 'a> {
     ) -> Result<Option<Edited<'a>>, EditError> {
         let mut elements = Vec::with_capacity(page.count() + changes.len());
         let (mut changed, mut shrunk) = (false, false);
-        let mut changes = changes.iter().peekable();
+        // A leaf that is moved changes although its records stay.
+        let packs = changes.iter().any(|c| c.action == Action::Pack);
+        let moves = packs || changes.iter().any(|c| c.action == Action::Move);
+        let mut changes = changes
+            .iter()
+            .filter(|c| !matches!(c.action, Action::Move | Action::Pack))
+            .peekable();
         for slot in 0..page.count() {
             let old = page.leaf_element(slot)?;
             while let Some(change) = changes.next_if(|c| c.key < old.key) {
@@ -214,9 +223,10 @@ impl<'a> Editor<'_, '_, 'a> {
                 changed = true;
             }
         }
-        Ok(changed.then_some(Edited {
+        Ok((changed || moves).then_some(Edited {
             content: Content::Leaf(elements),
-            shrunk,
+            shrunk: shrunk || packs,
+            packs,
         }))
     }
 
@@ -285,6 +295,7 @@ impl<'a> Editor<'_, '_, 'a> {
         Ok(Some(Edited {
             content: Content::Branch(elements),
             shrunk,
+            packs: false,
         }))
     }
 
@@ -297,7 +308,11 @@ impl<'a> Editor<'_, '_, 'a> {
             }
             let joined = match done.pop() {
                 None => child,
-                Some(before) if self.is_small(&before) || self.is_small(&child) => {
+                Some(before)
+                    if before.packs() && child.packs()
+                        || self.is_small(&before)
+                        || self.is_small(&child) =>
+                {
                     match self.join(before, child)? {
                         (Some(before), child) => {
                             done.push(before);
@@ -321,6 +336,7 @@ impl<'a> Editor<'_, '_, 'a> {
             Child::Edited(Edited {
                 content,
                 shrunk: true,
+                ..
             }) => content.data_bytes() * 20 < self.out.capacity() * MERGE_BELOW,
             _ => false,
         }
@@ -332,6 +348,7 @@ impl<'a> Editor<'_, '_, 'a> {
         left: Child<'a>,
         right: Child<'a>,
     ) -> Result<(Option<Child<'a>>, Child<'a>), EditError> {
+        let packs = right.packs();
         let (left_page, left) = self.load(left)?;
         let (right_page, right) = self.load(right)?;
         let content = match (left, right) {
@@ -352,6 +369,7 @@ impl<'a> Editor<'_, '_, 'a> {
                     None => Ok(Child::Edited(Edited {
                         content,
                         shrunk: false,
+                        packs: false,
                     })),
                 };
                 return Ok((
@@ -368,6 +386,7 @@ impl<'a> Editor<'_, '_, 'a> {
             Child::Edited(Edited {
                 content,
                 shrunk: true,
+                packs,
             }),
         ))
     }
@@ -459,6 +478,10 @@ impl<'a> Editor<'_, '_, 'a> {
 }
 
 impl Child<'_> {
+    fn packs(&self) -> bool {
+        matches!(self, Child::Edited(Edited { packs: true, .. }))
+    }
+
     fn is_empty(&self) -> bool {
         match self {
             Child::Kept(_) => false,

@@ -107,6 +107,36 @@ impl Allocator {
         run
     }
 
+    /// Where [`Allocator::take`] would find room for so many pages.
+    pub(crate) fn next_place(&self, pages: u64) -> u64 {
+        self.map.find(pages).unwrap_or(self.high_water)
+    }
+
+    /// Free pages below `end`. Reads the bitmap up to there.
+    pub(crate) fn pages_free_below(&self, end: u64) -> u64 {
+        self.map.free_below(end.min(self.high_water))
+    }
+
+    /// The high-water mark if the free pages at the end were given up. No root on disk and no snapshot reaches them.
+    pub(crate) fn high_water_at_least(&self) -> PageNumber {
+        PageNumber(self.high_water - self.map.free_before(self.high_water))
+    }
+
+    /// Gives up the free pages from `to` on, after a commit that says so.
+    pub(crate) fn lower(&mut self, to: PageNumber) {
+        if to.0 < self.high_water {
+            self.map.set(
+                Run {
+                    first: to,
+                    pages: self.high_water - to.0,
+                },
+                false,
+            );
+            self.high_water = to.0;
+            self.begun_at = to.0;
+        }
+    }
+
     /// Undoes every `take` since `begin`.
     pub(crate) fn roll_back(&mut self) {
         for run in self.taken.drain(..) {
@@ -231,6 +261,41 @@ impl FreeMap {
 
     /// The lowest run of that many free pages, no longer free.
     fn take(&mut self, pages: u64) -> Option<u64> {
+        let first = self.find(pages)?;
+        let run = Run {
+            first: PageNumber(first),
+            pages,
+        };
+        self.set(run, false);
+        Some(first)
+    }
+
+    /// Free pages below `end`.
+    fn free_below(&self, end: u64) -> u64 {
+        let (whole, bits) = ((end / WORD) as usize, end % WORD);
+        let ones = |word: &u64| u64::from(word.count_ones());
+        let below: u64 = self.words[..whole].iter().map(ones).sum();
+        let rest = self.words.get(whole).map_or(0, |w| w & !(u64::MAX << bits));
+        below + ones(&rest)
+    }
+
+    /// Length of the free run that ends right before `end`.
+    fn free_before(&self, end: u64) -> u64 {
+        let mut at = end;
+        while at > 0 {
+            let bits = (at - 1) % WORD + 1;
+            let word = self.words[((at - 1) / WORD) as usize] << (WORD - bits);
+            let run = u64::from(word.leading_ones()).min(bits);
+            at -= run;
+            if run < bits {
+                break;
+            }
+        }
+        end - at
+    }
+
+    /// Where the lowest run of that many free pages begins.
+    fn find(&self, pages: u64) -> Option<u64> {
         let need = u32::try_from(pages).ok()?;
         if self.summary.get(1)?.best < need {
             return None;
@@ -254,13 +319,6 @@ impl FreeMap {
                 at += span;
             }
         };
-        self.set(
-            Run {
-                first: PageNumber(first),
-                pages,
-            },
-            false,
-        );
         Some(first)
     }
 
@@ -361,6 +419,11 @@ mod tests {
                     free[run.first.0 as usize..(run.first.0 + run.pages) as usize].fill(true);
                 }
                 prop_assert_eq!(map.free, free.iter().filter(|f| **f).count() as u64);
+                let end = free.len() * turn / 60;
+                let below = &free[..end];
+                prop_assert_eq!(map.free_below(end as u64), below.iter().filter(|f| **f).count() as u64);
+                let before = below.iter().rev().take_while(|f| **f).count();
+                prop_assert_eq!(map.free_before(end as u64), before as u64);
             }
         }
     }
@@ -389,6 +452,27 @@ mod tests {
         assert_eq!(
             (alloc.high_water(), alloc.pages_free()),
             (PageNumber(10), 2)
+        );
+    }
+
+    #[test]
+    fn the_free_end_is_given_up_and_taken_again() {
+        let mut alloc = Allocator::new(200, |page| page < 100 || page == 150);
+        alloc.begin(TxId(5), TxId(4));
+        assert_eq!(alloc.high_water_at_least(), PageNumber(151));
+        assert_eq!(alloc.pages_free_below(120), 20);
+        assert_eq!((alloc.next_place(50), alloc.next_place(51)), (100, 200));
+        alloc.lower(PageNumber(151));
+        assert_eq!(
+            (alloc.high_water(), alloc.pages_free()),
+            (PageNumber(151), 50)
+        );
+        assert_eq!(alloc.next_place(51), 151);
+        assert_eq!(alloc.take(51).first, PageNumber(151));
+        alloc.roll_back();
+        assert_eq!(
+            (alloc.high_water(), alloc.pages_free()),
+            (PageNumber(151), 50)
         );
     }
 }

@@ -4,7 +4,7 @@
 //! beyond the end fault, so every access is bounded by a length that the caller knows the file has.
 //!
 //! Invariants
-//! - The file is never shortened while a map of it lives; its exclusive lock keeps other programs away.
+//! - The file is never shortened below a byte that some live snapshot may read; its exclusive lock keeps other programs away.
 //! - No byte that a live reference covers is written: published pages never are, and free pages are handed out for
 //!   writing only when no snapshot can reach them.
 //!

@@ -11,13 +11,14 @@
 //! Reading order: [`format`] (bytes), [`page`] (one checked page), [`source`] (where pages come from), [`snapshot`]
 //! (reading), [`batch`] (what changes), [`edit`] and [`pack`] (how a batch changes a tree), [`free`] (which pages are free),
 //! [`sums`] (the side file), [`files`] and [`options`], [`open`] (start and recovery), [`writer`] (the commit), [`check`],
-//! [`scrub`], [`backup`] and [`content_hash`] (whole states, for clients).
+//! [`scrub`], [`backup`] and [`content_hash`] (whole states, for clients), [`defrag`] (which leaves commits move to the front).
 //! The byte maps and crash cases are in `docs/format-tree.md` and `docs/format-sums.md`.
 
 mod backup;
 pub mod batch;
 pub mod check;
 mod content_hash;
+mod defrag;
 mod edit;
 pub mod error;
 pub mod files;
@@ -39,6 +40,7 @@ pub use backup::{Backup, BackupFile};
 pub use batch::WriteBatch;
 pub use check::{CheckReport, check};
 pub use content_hash::ContentHash;
+pub use defrag::{DefragStep, Defragmentation};
 pub use error::{PageDamage, TreeError};
 pub use files::TreeFiles;
 pub use format::{PageNumber, TxId};

@@ -28,6 +28,8 @@ pub struct Snapshot {
 #[derive(Debug)]
 pub(crate) struct SnapshotWatch {
     pub(crate) txid: TxId,
+    /// [`Snapshot::page_count`] of what is watched.
+    pub(crate) pages: u64,
     inner: Weak<Inner>,
 }
 
@@ -52,6 +54,7 @@ impl Snapshot {
     pub(crate) fn watch(&self) -> SnapshotWatch {
         SnapshotWatch {
             txid: self.txid(),
+            pages: self.page_count(),
             inner: Arc::downgrade(&self.inner),
         }
     }

@@ -120,11 +120,16 @@ impl Image {
         self.file_bytes = self.file_bytes.max(end);
     }
 
+    /// The file became longer, or lost its end.
     pub fn set_len(&mut self, file_bytes: u64) {
-        self.file_bytes = self.file_bytes.max(file_bytes);
+        self.file_bytes = file_bytes;
+        self.over.split_off(&file_bytes);
     }
 
     fn slice(&self, offset: u64, len: usize) -> Option<&[u8]> {
+        if offset.checked_add(len as u64)? > self.file_bytes {
+            return None;
+        }
         if let Some((at, run)) = self.over.range(..=offset).next_back()
             && offset < at + run.len() as u64
         {

@@ -7,11 +7,10 @@
 //! - Growing comes before the first write, so that a full disk refuses a commit and harms nothing.
 //!
 //! Owned by the tree thread, which blocks on the files; readers never wait for it. Reads no clock: a caller that wants
-//! to time a commit is told its phases. The file is never shortened. Moving pages towards the front, so that it could
-//! be, is left to a later step: it would be one more kind of edit in `build`, since every commit already fills
-//! the lowest free pages.
+//! to time a commit is told its phases. Commits of a [`Defragmentation`] also move leaves to the front, lower the high-water mark
+//! and cut the files; without one the file is never shortened.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -19,7 +18,8 @@ use std::sync::Arc;
 use crate::device::BlockFile;
 
 use super::backup::BackupFile;
-use super::batch::{Change, WriteBatch, check_key};
+use super::batch::{BucketChanges, Change, WriteBatch, check_key};
+use super::defrag::{Defragmentation, Moves, Situation};
 use super::edit::{self, EditError};
 use super::error::{TreeError, damaged, io_error};
 use super::files::TreeFiles;
@@ -40,6 +40,8 @@ use super::sums::{self, Header, Root, SECTOR_BYTES, SumTable, page_sum};
 const SUMS_GROW_BYTES: u64 = 32 << 10;
 /// A meta page is written up to here; what lies behind is zero since the file was made.
 const META_WRITE_BYTES: usize = 4096;
+/// Most that one commit cuts off the file: giving blocks back takes the filesystem time.
+const CUT_BYTES_MAX: u64 = 64 << 20;
 /// Most of the page buffer that is kept from one commit to the next.
 const PAGES_BUFFER_KEPT: usize = 16 << 20;
 
@@ -215,6 +217,26 @@ impl Tree {
         batch: &WriteBatch<'_>,
         phase: &mut dyn FnMut(CommitPhase),
     ) -> Result<Snapshot, TreeError> {
+        self.commit_all(batch, None, phase)
+    }
+
+    /// As [`Tree::commit_observed`], taking a defragmentation one step further on the way. The batch may be empty. After
+    /// [`TreeError::NoSpace`] the same batch may be committed again, better without the defragmentation.
+    pub fn commit_and_move(
+        &mut self,
+        batch: &WriteBatch<'_>,
+        defragmentation: &mut Defragmentation,
+        phase: &mut dyn FnMut(CommitPhase),
+    ) -> Result<Snapshot, TreeError> {
+        self.commit_all(batch, Some(defragmentation), phase)
+    }
+
+    fn commit_all(
+        &mut self,
+        batch: &WriteBatch<'_>,
+        mut defragmentation: Option<&mut Defragmentation>,
+        phase: &mut dyn FnMut(CommitPhase),
+    ) -> Result<Snapshot, TreeError> {
         if let Some(failure) = &self.failed {
             return Err(self.failure_error(failure.clone()));
         }
@@ -223,10 +245,22 @@ impl Tree {
         self.held.retain(|watch| !watch.is_released());
         let oldest_held = self.held.front().map_or(before.txid(), |watch| watch.txid);
         self.alloc.begin(txid, oldest_held);
+        let mut moves = Moves::default();
+        if let Some(defragmentation) = &mut defragmentation {
+            let page_bytes = before.page_bytes() as u64;
+            let situation = Situation {
+                alloc: &self.alloc,
+                held_commits: before.txid().0 - oldest_held.0,
+                file_pages: self.file_bytes / page_bytes,
+            };
+            moves = defragmentation
+                .choose(&before, &situation)
+                .map_err(|damage| damaged(&self.files.path, page_bytes, damage))?;
+        }
 
         let bytes = std::mem::take(&mut self.pages_buffer);
         let mut out = Output::new(&mut self.alloc, bytes, before.page_bytes());
-        let built = build(&mut out, &before, batch);
+        let built = build(&mut out, &before, batch, &moves);
         let Output {
             bytes,
             built: mut built_runs,
@@ -257,7 +291,10 @@ impl Tree {
         let meta = Meta {
             root: root_page,
             freelist: NO_FREELIST,
-            high_water: self.alloc.high_water(),
+            high_water: match defragmentation {
+                Some(_) => self.alloc.high_water_at_least(),
+                None => self.alloc.high_water(),
+            },
             txid,
             ..*before.meta()
         };
@@ -278,12 +315,28 @@ impl Tree {
         // From now on the file stores no freelist, and the pages of the old one are free like any other.
         freed.extend(self.freelist.take());
         self.alloc.finish(txid, freed);
+        self.alloc.lower(meta.high_water);
         self.root = root;
         if let Backing::Image(image) = &mut self.backing {
             let page_bytes = u64::from(meta.page_bytes);
             for (built, at) in built_runs.iter().map(|b| (b, b.at)) {
                 let len = (built.run.pages * page_bytes) as usize;
                 image.write(built.run.first.0 * page_bytes, &bytes[at..at + len]);
+            }
+        }
+        if let Some(defragmentation) = &defragmentation {
+            let least = match defragmentation.is_settling() {
+                true => 1,
+                false => self.options.grow_bytes,
+            };
+            if let Err(error) = self.cut(&before, &meta, least) {
+                let failure = Failure {
+                    operation: "shortening of the files",
+                    txid,
+                    message: error.to_string(),
+                };
+                self.failed = Some(failure.clone());
+                return Err(self.failure_error(failure));
             }
         }
         let source = self.backing.source(self.file_bytes);
@@ -362,6 +415,30 @@ impl Tree {
         if need > self.sums_bytes {
             let path = self.files.path.with_extension("sum");
             self.sums_bytes = grow(&*self.files.sums, &path, need, SUMS_GROW_BYTES)?;
+        }
+        Ok(())
+    }
+
+    /// Cuts off what lies behind the last page that a root on disk or a snapshot somebody holds may lead to, if that is
+    /// `least` bytes or more. `before` and `now` are the two roots on disk, both durable, so it does not matter when the new
+    /// length becomes so.
+    fn cut(&mut self, before: &Snapshot, now: &Meta, least: u64) -> io::Result<()> {
+        let held = self.held.iter().filter(|watch| !watch.is_released());
+        let held = held.map(|watch| watch.pages).max().unwrap_or(0);
+        let pages = now.high_water.0.max(before.page_count()).max(held);
+        let need = pages * u64::from(now.page_bytes);
+        if need.saturating_add(least) > self.file_bytes {
+            return Ok(());
+        }
+        self.file_bytes = need.max(self.file_bytes.saturating_sub(CUT_BYTES_MAX));
+        self.files.db.set_len(self.file_bytes)?;
+        if let Backing::Image(image) = &mut self.backing {
+            image.set_len(self.file_bytes);
+        }
+        let need = sums::file_bytes(self.file_bytes / u64::from(now.page_bytes));
+        if need < self.sums_bytes {
+            self.sums_bytes = need;
+            self.files.sums.set_len(need)?;
         }
         Ok(())
     }
@@ -471,15 +548,20 @@ fn map_ahead(source: &PageSource, built: &[Built], page_bytes: u64) {
     }
 }
 
-/// Builds the pages of a commit and returns the new root, or `None` if the batch changes nothing.
+/// Builds the pages of a commit and returns the new root, or `None` if the batch changes nothing and nothing is moved.
 fn build(
     out: &mut Output<'_>,
     before: &Snapshot,
     batch: &WriteBatch<'_>,
+    moves: &Moves<'_>,
 ) -> Result<Option<PageNumber>, EditError> {
     let top = before.root_bucket();
     let mut values = Vec::with_capacity(batch.buckets.len());
-    for (name, changes) in &batch.buckets {
+    let none = BucketChanges::default();
+    let moved = moves.buckets.keys().filter(|name| !name.is_empty());
+    let names: BTreeSet<&[u8]> = batch.buckets.keys().chain(moved).copied().collect();
+    for name in names {
+        let changes = batch.buckets.get(name).unwrap_or(&none);
         check_key(name).map_err(EditError::BadChange)?;
         changes.check().map_err(EditError::BadChange)?;
         let old = top.nested(name)?;
@@ -488,23 +570,25 @@ fn build(
                 "a bucket name is a plain key of the file",
             ));
         }
-        let sorted = changes.ascending();
+        let mut sorted = changes.ascending();
         let kept = old.filter(|_| !changes.clear);
         if let Some(old) = old.filter(|_| changes.clear) {
             edit::free_bucket(out, before, old)?;
+        } else if let Some(merged) = moves.merge(name, &sorted) {
+            sorted = merged.into();
         }
         if let Some(root) = edit::edit_bucket(out, before, kept, &sorted, 0)? {
             let sequence = old.map_or(0, |old| old.sequence());
-            values.push((*name, edit::bucket_value(root, sequence)));
+            values.push((name, edit::bucket_value(root, sequence)));
         }
     }
-    let changes: Vec<Change<'_>> = values
+    let mut changes: Vec<Change<'_>> = values
         .iter()
-        .map(|(key, value)| Change {
-            key,
-            value: Some(value),
-        })
+        .map(|(name, value)| Change::put(name, value))
         .collect();
+    if let Some(merged) = moves.merge(b"", &changes) {
+        changes = merged;
+    }
     let mut root = edit::edit_bucket(out, before, Some(top), &changes, ELEMENT_BUCKET)?;
     // An empty change list leaves the root as it is.
     if changes.is_empty() {
