@@ -21,11 +21,10 @@ use super::stage::ApplyStage;
 const NO_SPACE: i32 = AlarmType::Nospace as i32;
 pub(super) const CORRUPT: i32 = AlarmType::Corrupt as i32;
 
-/// What an operator can do, in the log where the alarm is met. It must name only what this version has:
-/// the file does not shrink while the member runs.
+/// What an operator can do, in the log where the alarm is met. It must name only what this version has.
 const NO_SPACE_REMEDY: &str = "the database has reached its quota, so writes that need space are refused; reads, deletions and \
-    compactions go on; restart the member with a larger --quota-backend-bytes, or delete and compact what is not needed, stop the \
-    member and run `etcdutl defrag --data-dir` on it; then `etcdctl alarm disarm`";
+    compactions go on; delete what is not needed, run `etcdctl compact` and `etcdctl defrag`, or restart the member with a larger \
+    --quota-backend-bytes; then `etcdctl alarm disarm`";
 
 impl ApplyStage {
     pub(super) fn is_over_quota(&self, cost: usize) -> bool {

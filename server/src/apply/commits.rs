@@ -8,12 +8,12 @@ use std::rc::Rc;
 use std::sync::atomic::Ordering;
 
 use storage::mvcc::Applied;
-use storage::tree::TreeError;
+use storage::tree::{Snapshot, TreeError};
 
 use crate::fatal::fatal;
 use crate::pipeline::ToLog;
 
-use super::committer::Committed;
+use super::committer::{Committed, Moving};
 use super::stage::ApplyStage;
 
 impl ApplyStage {
@@ -24,7 +24,7 @@ impl ApplyStage {
         }
         if let Some(frozen) = self.store.freeze() {
             self.commits_begun += 1;
-            self.committer.commit(frozen);
+            self.committer.commit(Some(frozen), Moving::No);
         }
     }
 
@@ -51,13 +51,19 @@ impl ApplyStage {
             committed.stats.in_use_bytes() as i64,
         );
         tracing::debug!(changes = committed.changes, took = ?committed.took, "committed");
-        self.store.on_committed(committed.snapshot);
-        self.persisted = Applied {
-            index: committed.index,
-            term: committed.term,
-        };
+        match committed.applied {
+            Some(applied) => self.on_persisted(committed.snapshot, applied),
+            None => self.store.on_moved(committed.snapshot),
+        }
+        self.on_moved(committed.took, committed.moved);
+    }
+
+    /// The tree file holds the frozen batch.
+    fn on_persisted(&mut self, snapshot: Snapshot, applied: Applied) {
+        self.store.on_committed(snapshot);
+        self.persisted = applied;
         self.to_log.push(ToLog::Persisted {
-            index: committed.index,
+            index: applied.index,
         });
         self.commits_done += 1;
         if let Some((revision, commit)) = self.compacted

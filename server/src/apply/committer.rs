@@ -14,8 +14,12 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
-use storage::mvcc::Frozen;
-use storage::tree::{CommitPhase, Scrubber, Snapshot, Tree, TreeError, TreeStats, WriteBatch};
+use storage::mvcc::{Applied, Frozen};
+use storage::tree::{
+    CommitPhase, DefragStep, Defragmentation, Scrubber, Snapshot, Tree, TreeError, TreeStats,
+    WriteBatch,
+};
+use wire::error::EtcdError;
 
 use crate::pipeline::Shared;
 use crate::runtime::BellRinger;
@@ -27,13 +31,34 @@ const SCRUB_INTERVAL: Duration = Duration::from_secs(1);
 /// Pause before a commit that found no room on the disk is tried again.
 const NO_SPACE_PAUSE: Duration = Duration::from_secs(1);
 
+/// What one commit of a defragmentation moves, and the leaves it looks at to find that. Writing so much takes a few milliseconds.
+const MOVED_BYTES_MAX: u64 = 1536 << 10;
+const SEEN_LEAVES_MAX: u64 = 4096;
+
+/// What a commit does beside its batch.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Moving {
+    No,
+    /// The first step of a defragmentation.
+    Begin,
+    /// The next one.
+    On,
+}
+
+/// Something to commit.
+struct Work {
+    frozen: Option<Frozen>,
+    moving: Moving,
+}
+
 /// A finished commit.
 pub struct Committed {
     pub snapshot: Snapshot,
     pub stats: TreeStats,
-    /// Raft index and term that the file now holds.
-    pub index: u64,
-    pub term: u64,
+    /// What the file now holds; `None` if there was no batch.
+    pub applied: Option<Applied>,
+    /// How far the defragmentation is, if this was a step of it.
+    pub moved: Option<Result<DefragStep, EtcdError>>,
     /// What it wrote, for the log.
     pub changes: usize,
     pub took: Duration,
@@ -43,7 +68,7 @@ pub struct Committed {
 
 /// The apply core's end.
 pub struct Committer {
-    frozen: SyncSender<Frozen>,
+    work: SyncSender<Work>,
     committed: Receiver<Result<Committed, TreeError>>,
     is_busy: bool,
 }
@@ -56,7 +81,7 @@ impl Committer {
         shared: Arc<Shared>,
         cpus: Vec<usize>,
     ) -> std::io::Result<Committer> {
-        let (frozen, work) = sync_channel::<Frozen>(1);
+        let (to_thread, work) = sync_channel::<Work>(1);
         let (results, committed) = sync_channel(1);
         // It ends when this side is dropped; a panic of it ends the process.
         std::thread::Builder::new().name("tree".to_owned()).spawn(move || {
@@ -64,9 +89,10 @@ impl Committer {
             let mut tree = tree;
             let mut scrubber = Scrubber::new();
             let mut is_locked = tree.stats().is_memory_locked;
+            let mut defragmentation = None;
             loop {
-                let batch = match work.recv_timeout(SCRUB_INTERVAL) {
-                    Ok(batch) => batch,
+                let Work { frozen, moving } = match work.recv_timeout(SCRUB_INTERVAL) {
+                    Ok(work) => work,
                     Err(RecvTimeoutError::Disconnected) => return,
                     Err(RecvTimeoutError::Timeout) => {
                         let Err(damage) = scrubber.step(&tree, SCRUB_PAGES) else { continue };
@@ -77,7 +103,12 @@ impl Committer {
                         return;
                     }
                 };
-                let result = commit(&mut tree, &batch, &shared);
+                if moving == Moving::Begin {
+                    let pages = MOVED_BYTES_MAX / tree.stats().page_bytes;
+                    defragmentation = Some(Defragmentation::new(pages.max(1), SEEN_LEAVES_MAX));
+                }
+                let moves = defragmentation.as_mut().filter(|_| moving != Moving::No);
+                let result = commit(&mut tree, frozen.as_ref(), moves, &shared);
                 if std::mem::replace(&mut is_locked, tree.stats().is_memory_locked)
                     && !tree.stats().is_memory_locked
                 {
@@ -98,7 +129,7 @@ impl Committer {
             }
         })?;
         Ok(Committer {
-            frozen,
+            work: to_thread,
             committed,
             is_busy: false,
         })
@@ -108,12 +139,12 @@ impl Committer {
         self.is_busy
     }
 
-    /// Hands over a batch. Only when not busy.
-    pub fn commit(&mut self, batch: Frozen) {
+    /// Hands over a batch, or a step of a defragmentation, or both. Only when not busy.
+    pub fn commit(&mut self, frozen: Option<Frozen>, moving: Moving) {
         assert!(!self.is_busy, "one commit at a time");
         self.is_busy = true;
-        self.frozen
-            .send(batch)
+        self.work
+            .send(Work { frozen, moving })
             .expect("the tree thread lives until its first failure");
     }
 
@@ -134,17 +165,25 @@ impl Committer {
     }
 }
 
-fn commit(tree: &mut Tree, frozen: &Frozen, shared: &Shared) -> Result<Committed, TreeError> {
+fn commit(
+    tree: &mut Tree,
+    frozen: Option<&Frozen>,
+    mut moves: Option<&mut Defragmentation>,
+    shared: &Shared,
+) -> Result<Committed, TreeError> {
     let is_disk_full = &shared.progress.is_tree_disk_full;
     let mut warned = false;
-    let changes = frozen.changes();
+    let mut moved = None;
+    let changes = frozen.map(Frozen::changes);
     let mut batch = WriteBatch::new();
-    changes.fill(&mut batch);
+    if let Some(changes) = &changes {
+        changes.fill(&mut batch);
+    }
     loop {
         let started = Instant::now();
         let mut phases = [Duration::ZERO; 4];
         let mut last = started;
-        let result = tree.commit_observed(&batch, &mut |phase| {
+        let mut observe = |phase| {
             let now = Instant::now();
             phases[match phase {
                 CommitPhase::Built => 0,
@@ -153,7 +192,19 @@ fn commit(tree: &mut Tree, frozen: &Frozen, shared: &Shared) -> Result<Committed
                 CommitPhase::Published => 3,
             }] += now - last;
             last = now;
-        });
+        };
+        let mut result = match &mut moves {
+            Some(moves) => tree.commit_and_move(&batch, moves, &mut observe),
+            None => tree.commit_observed(&batch, &mut observe),
+        };
+        if let Some(moves) = moves.take() {
+            moved = Some(Ok(moves.step()));
+            if let Err(TreeError::NoSpace { .. }) = result {
+                // The batch alone may still fit.
+                moved = Some(Err(EtcdError::NoSpace));
+                result = tree.commit_observed(&batch, &mut observe);
+            }
+        }
         match result {
             Err(error @ TreeError::NoSpace { .. }) => {
                 if !warned {
@@ -174,13 +225,12 @@ fn commit(tree: &mut Tree, frozen: &Frozen, shared: &Shared) -> Result<Committed
                 if warned {
                     is_disk_full.store(false, Ordering::Relaxed);
                 }
-                let applied = frozen.applied();
                 return Ok(Committed {
                     snapshot,
                     stats: tree.stats(),
-                    index: applied.index,
-                    term: applied.term,
-                    changes: frozen.len(),
+                    applied: frozen.map(Frozen::applied),
+                    moved,
+                    changes: frozen.map_or(0, Frozen::len),
                     took: started.elapsed(),
                     phases,
                 });

@@ -37,6 +37,7 @@ use super::auth_entries::{AuthRoom, auth_op};
 use super::cluster::ClusterView;
 use super::committer::Committer;
 use super::compaction::{Compacting, PhysicalWait};
+use super::defrag::Defrag;
 use super::describe::describe;
 use super::leases::Leases;
 use super::states::States;
@@ -90,6 +91,7 @@ pub struct ApplyStage {
     pub(super) leases: Leases,
     pub(super) states: States,
     pub(super) auth: AuthRoom,
+    pub(super) defrag: Defrag,
     pub(super) physical: Vec<PhysicalWait>,
     /// The last finished compaction and the commit that makes it so in the file.
     pub(super) compacted: Option<(i64, u64)>,
@@ -119,6 +121,7 @@ pub struct ApplyParts {
     pub leases: Leases,
     pub states: States,
     pub auth: AuthRoom,
+    pub defrag: Defrag,
 }
 
 impl ApplyStage {
@@ -149,6 +152,7 @@ impl ApplyStage {
             leases: parts.leases,
             states: parts.states,
             auth: parts.auth,
+            defrag: parts.defrag,
             physical: Vec::new(),
             compacted: None,
             commits_begun: 0,
@@ -221,6 +225,7 @@ impl ApplyStage {
         self.publish_congestion();
         self.serve_states();
         is_more |= self.serve_leases();
+        self.take_defrag_asks();
         self.finish_pass();
         is_more
     }

@@ -228,6 +228,7 @@ impl Calls<'_> {
             }
             id::MAINTENANCE_HASH => self.hash(call, message),
             id::MAINTENANCE_SNAPSHOT => self.snapshot(call, message),
+            id::MAINTENANCE_DEFRAGMENT => self.defragment(call, message),
             id::MAINTENANCE_HASH_KV => {
                 etcdserverpb::HashKvRequest::decode(message)?;
                 self.require_root(call)?;
@@ -280,7 +281,6 @@ impl Calls<'_> {
     pub(super) fn refuse(&self, method: MethodId, stream: StreamId, out: &mut Responder<'_>) {
         let method = &METHODS[usize::from(method.0)];
         let instead = match method.name {
-            "Defragment" => "; stop the member and run `etcdutl defrag --data-dir`",
             "MemberAdd" => "; a cluster has one member yet",
             _ => "",
         };

@@ -193,6 +193,7 @@ impl NetCore {
             ToNet::State { caller, result } => self.on_state(caller, result),
             ToNet::Backup { caller, done } => self.on_backup(caller, done),
             ToNet::Password(done) => self.on_password(done),
+            ToNet::Defragmented { ask, result } => self.on_defragmented(ask, result),
             ToNet::Dropped { id, error } => {
                 let pending = self.state.borrow_mut().proposals.take(id.sequence());
                 if let Some(pending) = pending {

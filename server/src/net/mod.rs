@@ -22,6 +22,7 @@ mod cluster_calls;
 mod connection;
 pub mod core;
 mod counts;
+mod defrag_calls;
 mod elections;
 mod errands;
 mod gateway_calls;

@@ -21,7 +21,7 @@ use crate::auth::{AuthGate, AuthSettings, Identity, PasswordDesk, refusal};
 use crate::backup::BackupThread;
 use crate::kv::command::TxnTables;
 use crate::metrics::{ApplyOp, CoreMetrics};
-use crate::pipeline::{LeaseAsk, NetId, Reply, ReplyBatch, Shared, ToLog, Watcher};
+use crate::pipeline::{DefragAsk, LeaseAsk, NetId, Reply, ReplyBatch, Shared, ToLog, Watcher};
 use crate::services::methods::{Router, id};
 use crate::services::status;
 use crate::watch::{Hub, HubSettings, StreamKey};
@@ -71,6 +71,7 @@ pub struct NetRings {
     /// Asks for a state of the tree file.
     pub to_states: Watcher<StreamKey>,
     pub passwords: PasswordDesk,
+    pub to_defrag: Watcher<DefragAsk>,
 }
 
 /// A net core's state behind its connections.
@@ -92,6 +93,7 @@ pub struct NetState {
     pub(super) auth_calls: AuthCalls,
     pub to_log: Watcher<ToLog>,
     pub to_apply: Watcher<ReplyBatch>,
+    pub(super) to_defrag: Watcher<DefragAsk>,
     pub reader: Reader<Snapshot>,
     /// Begun in this pass, for the background task to take.
     pub long_reads: Vec<LongRead>,
@@ -140,6 +142,7 @@ impl NetState {
             auth_calls: AuthCalls::new(rings.passwords),
             to_log: rings.to_log,
             to_apply: rings.to_apply,
+            to_defrag: rings.to_defrag,
             reader,
             long_reads: Vec::new(),
             long_reads_running: 0,
@@ -401,6 +404,7 @@ mod tests {
                 to_leases: to_leases.with_doorbell(bell()),
                 to_states: to_states.with_doorbell(bell()),
                 passwords: PasswordHelpers::new(0, &[]).0.desk(),
+                to_defrag: ring(8).0.with_doorbell(bell()),
             },
             backup_thread,
             reader,

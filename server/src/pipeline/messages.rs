@@ -9,6 +9,7 @@ use crate::auth::PasswordDone;
 use crate::backup::Done;
 use crate::watch::StreamKey;
 
+use super::defrag::DefragAsk;
 use super::leases::LeaseAnswer;
 
 /// A net core's number, from 0.
@@ -93,6 +94,11 @@ pub enum ToNet {
     Backup { caller: StreamKey, done: Done },
     /// A helper thread is done with a password.
     Password(PasswordDone),
+    /// The file is as short as it becomes, or the defragmentation ended without that.
+    Defragmented {
+        ask: DefragAsk,
+        result: Result<(), EtcdError>,
+    },
     /// The proposal never got into the log.
     Dropped { id: RequestId, error: EtcdError },
     /// Reads under this context may run once `index` is applied.

@@ -10,12 +10,14 @@
 //! makes the producer wait with the work it already holds, until the receiver rings that it made room;
 //! never a dropped item.
 
+mod defrag;
 mod leases;
 mod messages;
 mod placement;
 mod ring;
 mod shared;
 
+pub use defrag::{DEFRAG_ASKS, DefragAsk};
 pub use leases::{LeaseAnswer, LeaseAsk, LeaseCaller, LeaseFound, LeaseSaid, LeaseWhat};
 pub use messages::{NetId, Reply, ReplyBatch, RequestId, ToApply, ToLog, ToNet};
 pub use placement::{CorePlan, plan};

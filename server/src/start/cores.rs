@@ -20,7 +20,8 @@ use storage::wal;
 use wire::grpc::Limits;
 
 use crate::apply::{
-    ApplyParts, ApplySettings, ApplyStage, AuthRoom, Committer, LeaseSettings, Leases, States,
+    ApplyParts, ApplySettings, ApplyStage, AuthRoom, Committer, Defrag, LeaseSettings, Leases,
+    States,
 };
 use crate::auth::{PasswordDesk, PasswordHelpers};
 use crate::backup::{BackupThread, JOBS_MAX};
@@ -31,8 +32,8 @@ use crate::net::core::{BoundListener, Clock, NetCore};
 use crate::net::health::HttpBackend;
 use crate::net::{CallSettings, HttpSettings, LEASE_ASK_BATCHES, NetRings, NetState};
 use crate::pipeline::{
-    CorePlan, Doorbell, Inbox, Inlet, LeaseAsk, NetId, Outbox, ReplyBatch, Shared, Spill, ToApply,
-    ToLog, ToNet, ring,
+    CorePlan, DEFRAG_ASKS, DefragAsk, Doorbell, Inbox, Inlet, LeaseAsk, NetId, Outbox, ReplyBatch,
+    Shared, Spill, ToApply, ToLog, ToNet, ring,
 };
 use crate::runtime::{Bell, BellRinger, Class, Signal, run_on_core, sleep, spawn};
 use crate::tls::{CertReloader, TlsFiles};
@@ -147,6 +148,7 @@ struct NetSeat {
     to_states: Outbox<StreamKey>,
     backup_thread: BackupThread,
     from_backup: Inlet<ToNet>,
+    to_defrag: Outbox<DefragAsk>,
     from_log: Inlet<ToNet>,
     from_apply: Inlet<ToNet>,
     from_passwords: Vec<Inlet<ToNet>>,
@@ -180,6 +182,7 @@ struct ApplySeat {
     token_ttl: Duration,
     lease_asks: Vec<Inlet<Vec<LeaseAsk>>>,
     state_asks: Vec<Inlet<StreamKey>>,
+    defrag_asks: Vec<Inlet<DefragAsk>>,
     entries: Inlet<ToApply>,
     recycled: Vec<Inlet<ReplyBatch>>,
     to_net: Vec<Outbox<ToNet>>,
@@ -249,6 +252,7 @@ pub fn start(parts: Parts) -> Result<Cores, Box<dyn std::error::Error>> {
         token_ttl: parts.token_ttl,
         lease_asks: Vec::new(),
         state_asks: Vec::new(),
+        defrag_asks: Vec::new(),
         entries: entries_rx,
         recycled: Vec::new(),
         to_net: Vec::new(),
@@ -272,12 +276,14 @@ pub fn start(parts: Parts) -> Result<Cores, Box<dyn std::error::Error>> {
         let (to_apply, recycled) = ring(RECYCLED_ENTRIES);
         let (to_leases, lease_asks) = ring(LEASE_ASK_BATCHES);
         let (to_states, state_asks) = ring(2 * JOBS_MAX);
+        let (to_defrag, defrag_asks) = ring(DEFRAG_ASKS);
         log.from_nets.push(log_inbox);
         log.to_net.push(log_to_net);
         apply.to_net.push(apply_to_net);
         apply.recycled.push(recycled);
         apply.lease_asks.push(lease_asks);
         apply.state_asks.push(state_asks);
+        apply.defrag_asks.push(defrag_asks);
         let tls = match &parts.tls {
             Some(files) => Some(CertReloader::new(files.clone(), std::time::Instant::now())?),
             None => None,
@@ -290,6 +296,7 @@ pub fn start(parts: Parts) -> Result<Cores, Box<dyn std::error::Error>> {
             to_states,
             backup_thread: backup_thread.clone(),
             from_backup: from_backups.remove(0),
+            to_defrag,
             from_log,
             from_apply,
             from_passwords: from_passwords.next().unwrap_or_default(),
@@ -471,6 +478,7 @@ fn start_net(
             to_leases: seat.to_leases.with_doorbell(to_apply.clone()),
             to_states: seat.to_states.with_doorbell(to_apply.clone()),
             passwords: seat.passwords,
+            to_defrag: seat.to_defrag.with_doorbell(to_apply.clone()),
         },
         seat.backup_thread,
         seat.reader,
@@ -584,6 +592,7 @@ fn start_apply(
             wiring.shared.auth.clone(),
             seat.token_ttl.as_nanos() as u64,
         ),
+        defrag: Defrag::new(inboxes(seat.defrag_asks, to_net)),
     });
     {
         let stage = stage.borrow();
@@ -596,6 +605,7 @@ fn start_apply(
         Class::Background,
         ApplyStage::compact_in_slices(stage.clone()),
     );
+    spawn(Class::Background, ApplyStage::defragment(stage.clone()));
     spawn(
         Class::Background,
         ApplyStage::compact_by_schedule(stage.clone(), seat.auto_compaction),

@@ -285,6 +285,16 @@ impl<T: TreeSnapshot> Store<T> {
         });
     }
 
+    /// The same store in another place of the file: a commit that had no batch.
+    pub fn on_moved(&mut self, tree: T) {
+        assert!(self.frozen.is_none(), "a frozen batch goes with its commit");
+        self.publish_state(State {
+            tree,
+            frozen: None,
+            live: Arc::clone(&self.state.live),
+        });
+    }
+
     pub(super) fn publish_applied(&self) {
         self.shared
             .applied_index

@@ -40,8 +40,8 @@ fn a_full_database_refuses_writes_and_keeps_reading() {
         if server.kind().is_pilaster() {
             let remedies = [
                 "--quota-backend-bytes",
-                "compact",
-                "etcdutl defrag",
+                "etcdctl compact",
+                "etcdctl defrag",
                 "etcdctl alarm disarm",
             ];
             let names_remedies = |line: &str| {
