@@ -25,6 +25,7 @@ const SUITES: &[&str] = &[
     "gateway",
     "differential",
     "both_ways",
+    "defrag",
     "disk_full",
     "crash_kill9",
 ];
