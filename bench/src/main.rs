@@ -3,6 +3,7 @@
 //! - [`compare`]: throughput of small requests under h2load, which nobody here wrote;
 //! - [`restart`]: time until a store of many keys serves again, and the memory it then holds;
 //! - [`watch`]: watchers on other keys, on one key, from the past, and such that do not read;
+//! - [`defrag`]: the slowest put while a store is defragmented;
 //! - [`h2load`]: running it and judging that what it measured was real;
 //! - [`host`]: what of this machine must stand beside each number.
 //!
@@ -13,6 +14,7 @@
 #![forbid(unsafe_code)]
 
 mod compare;
+mod defrag;
 mod h2load;
 mod host;
 mod restart;
@@ -29,6 +31,7 @@ cargo run --release -p pilaster-bench -- COMMAND
   restart [--rounds 5] [--keys 1000000] start of a filled store, and its memory
   watch   [--rounds 3] [--history 200000] [--seconds 2]
                                         puts, events and latencies with watchers of all kinds
+  defrag [--rounds 3] [--keys 1000000]  puts beside a defragmentation
 
 Servers: pilaster (target/release/pilaster or $PILASTER_BIN), etcd 3.5.1 and 3.7.1 (`cargo xtask peers`).
 One that is missing is left out and said so.
@@ -74,6 +77,12 @@ fn run(arguments: &[String]) -> Result<(), String> {
             };
             flags.only(&["--rounds", "--history", "--seconds"])?;
             watch::run(&servers(), scale)
+        }
+        "defrag" => {
+            let rounds = flags.number("--rounds", 3)?;
+            let keys = flags.number("--keys", 1_000_000)?;
+            flags.only(&["--rounds", "--keys"])?;
+            defrag::run(&servers(), rounds, keys)
         }
         other => Err(format!("unknown command {other:?}")),
     }

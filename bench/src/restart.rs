@@ -15,8 +15,8 @@ use pilaster_tests::{Client, Kind, Options, Server, raw};
 
 use crate::host;
 
-const VALUE_BYTES: usize = 256;
-const PUTS_PER_TXN: u64 = 100;
+pub(crate) const VALUE_BYTES: usize = 256;
+pub(crate) const PUTS_PER_TXN: u64 = 100;
 /// Txns in flight while filling.
 const IN_FLIGHT: usize = 16;
 
@@ -94,7 +94,7 @@ pub(crate) fn run(servers: &[Kind], rounds: u64, keys: u64) -> Result<(), String
     Ok(())
 }
 
-async fn fill(server: &Server, keys: u64) -> Result<(), String> {
+pub(crate) async fn fill(server: &Server, keys: u64) -> Result<(), String> {
     let client = Client::connect(server).await;
     let txns = keys.div_ceil(PUTS_PER_TXN);
     let mut tasks: tokio::task::JoinSet<Result<(), String>> = tokio::task::JoinSet::new();
