@@ -22,7 +22,7 @@ macro_rules! methods {
             &[$(Method { service: $service, name: $name, kind: CallKind::$kind },)+];
 
         /// The ids as constants.
-        #[allow(dead_code, reason = "auth and Defragment are not served yet")]
+        #[allow(dead_code, reason = "auth is not served yet")]
         pub mod id {
             use super::MethodId;
 
