@@ -373,7 +373,7 @@ impl Generator {
 
     fn service(&mut self) -> Step {
         let user = self.user();
-        let (path, body) = match self.below(5) {
+        let (path, body) = match self.below(6) {
             0 => {
                 let status = StatusRequest {}.encode_to_vec();
                 ("/etcdserverpb.Maintenance/Status", status)
@@ -390,7 +390,9 @@ impl Generator {
                 let hash = HashKvRequest { revision: 0 };
                 ("/etcdserverpb.Maintenance/HashKV", hash.encode_to_vec())
             }
-            3 => {
+            // It has no fields.
+            3 => ("/etcdserverpb.Maintenance/Defragment", Vec::new()),
+            4 => {
                 let list = MemberListRequest {
                     linearizable: self.below(2) == 0,
                 };
