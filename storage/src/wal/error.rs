@@ -180,6 +180,7 @@ pub(super) fn remedy_for(error: &io::Error) -> &'static str {
             "free space on this file system"
         }
         io::ErrorKind::NotADirectory => "point wal-dir at a folder",
+        io::ErrorKind::OutOfMemory => "a limit of this process is too low, see above",
         _ => "check the disk and the kernel log",
     }
 }
