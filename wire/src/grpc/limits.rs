@@ -74,8 +74,8 @@ pub struct Limits {
     pub resets: Rate,
     /// SETTINGS frames. Beyond it the connection ends.
     pub settings: Rate,
-    /// PING frames and PING acknowledgements, whatever keepalive enforcement says. Beyond it the
-    /// connection ends.
+    /// PING frames and PING acknowledgements, whatever keepalive enforcement says; the first PING after something was
+    /// sent is free. Beyond it the connection ends.
     pub pings: Rate,
     /// DATA, HEADERS and CONTINUATION frames that carry nothing and end nothing. Beyond it the
     /// connection ends.
