@@ -103,10 +103,7 @@ pub(super) fn removed(name: &str) -> Option<String> {
         });
     }
     let gone = name.starts_with("proxy")
-        || matches!(
-            name,
-            "enable-v2" | "v2-deprecation" | "discovery" | "discovery-proxy" | "max-snapshots"
-        )
+        || matches!(name, "enable-v2" | "discovery" | "discovery-proxy")
         || matches!(name, "debug" | "log-package-levels");
     gone.then(|| "etcd removed it".to_owned())
 }
@@ -227,6 +224,8 @@ pub(super) static FLAGS: &[Flag] = &[
     here("wal-dir", Kind::Text, "", Section::Member, "Directory for the log alone, on a disk of its own; inside --data-dir when empty."),
     here("snapshot-count", Kind::Unsigned, "10000", Section::Member, "Applied entries after which the log may be trimmed."),
     idle("snapshot-catchup-entries", Kind::Unsigned, "5000", "it matters once there are followers"),
+    idle("max-snapshots", Kind::Unsigned, "5", "there are no snapshot files"),
+    idle("v2-deprecation", Kind::Text, "write-only", "there is no v2 store"),
     idle("max-wals", Kind::Unsigned, "5", "log segments are recycled, not collected"),
     here("heartbeat-interval", Kind::Unsigned, "100", Section::Member, "Raft tick in milliseconds."),
     here("election-timeout", Kind::Unsigned, "1000", Section::Member, "Milliseconds without a leader before an election; at least five heartbeats, at most 50000."),

@@ -22,7 +22,7 @@ use Fate::{Idle, Refused, Taken};
 #[rustfmt::skip]
 const SHEET: &[(&str, &str, Fate)] = &[
     ("name", "a", Taken), ("data-dir", "/x", Taken), ("wal-dir", "/y", Taken), ("snapshot-count", "5", Taken),
-    ("snapshot-catchup-entries", "7", Idle), ("max-wals", "1", Idle), ("heartbeat-interval", "50", Taken), ("election-timeout", "5000", Taken),
+    ("snapshot-catchup-entries", "7", Idle), ("max-wals", "1", Idle), ("max-snapshots", "1", Idle), ("v2-deprecation", "gone", Idle), ("heartbeat-interval", "50", Taken), ("election-timeout", "5000", Taken),
     ("initial-election-tick-advance", "false", Idle), ("listen-peer-urls", "http://127.0.0.1:99", Taken),
     ("listen-client-urls", "http://127.0.0.1:98", Taken), ("listen-client-http-urls", "http://127.0.0.1:97", Taken),
     ("quota-backend-bytes", "100000000", Taken), ("backend-bbolt-freelist-type", "array", Idle), ("backend-batch-interval", "5ms", Taken),
