@@ -344,7 +344,11 @@ impl ApplyStage {
     }
 
     fn apply_command(&mut self, applied: Applied, command: &CommandView) -> Result<(), EtcdError> {
-        let id = RequestId(command.header.request_id.to_native());
+        // Who asked in an earlier life is gone, even if this one has its number again.
+        let id = match applied.index > self.shared.replayed_through {
+            true => RequestId(command.header.request_id.to_native()),
+            false => RequestId::NOBODY,
+        };
         self.scratch.clear();
         let result = match &command.body {
             ArchivedBody::Compact(compact) => {

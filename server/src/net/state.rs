@@ -352,6 +352,7 @@ mod tests {
             cluster_id: 1,
             member_id: 2,
             life: 3,
+            replayed_through: 0,
             progress: Default::default(),
             cluster: Default::default(),
             auth: Default::default(),

@@ -33,6 +33,9 @@ impl NetId {
 pub struct RequestId(pub u64);
 
 impl RequestId {
+    /// Of no life: nobody waits for it.
+    pub const NOBODY: RequestId = RequestId(0);
+
     const SEQUENCE_BITS: u32 = 40;
 
     pub fn new(life: u16, net: NetId, sequence: u64) -> RequestId {

@@ -41,6 +41,9 @@ pub struct Shared {
     pub member_id: u64,
     /// Tells this life of this member from others; see [`super::RequestId`].
     pub life: u16,
+    /// The log's last entry when this life began. Entries up to it are of earlier lives, whatever their ids say:
+    /// those have too few bits for chance alone.
+    pub replayed_through: u64,
     pub progress: Progress,
     /// Replaced whole by the apply core.
     pub cluster: ArcSwap<ClusterView>,
